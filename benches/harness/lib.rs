@@ -1,0 +1,18 @@
+//! What the socket benchmarks share: servers as child processes, raw load clients, the kernel's
+//! account of CPU time and memory, and the report.
+//!
+//! A server runs alone on core 0, the client alone on core 1, and nothing is measured by anybody
+//! but the kernel. The client is a closed loop: what it waits for decides what it sends next, so
+//! its latencies say how long an exchange took and not how a queue grows under a fixed rate.
+
+pub mod churn;
+pub mod exchange;
+pub mod idle;
+pub mod machine;
+pub mod measure;
+pub mod report;
+pub mod selection;
+pub mod servers;
+pub mod socket;
+pub mod tables;
+pub mod workload;

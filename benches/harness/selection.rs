@@ -1,0 +1,95 @@
+//! Which servers a benchmark starts: the options that all of them have in common.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::servers::{FLOOR, Kind};
+
+/// The options.
+#[derive(Args)]
+pub struct Selection {
+    /// Servers to run, by name: floor, tidemill, tidemill-before, tokio-tungstenite,
+    /// fastwebsockets, and those of --extra.
+    #[arg(long, value_delimiter = ',')]
+    servers: Vec<String>,
+    /// The tidemill to measure [default: the release build of this tree].
+    #[arg(long, value_name = "PATH")]
+    tidemill: Option<PathBuf>,
+    /// An earlier tidemill to compare it with.
+    #[arg(long, value_name = "PATH")]
+    tidemill_before: Option<PathBuf>,
+    /// Another server, which echoes at /echo, with {port} where its port belongs.
+    #[arg(long, value_name = "NAME=COMMAND")]
+    extra: Vec<String>,
+}
+
+/// The servers of this package, which only a benchmark knows the paths of.
+pub struct Binaries {
+    pub floor: &'static str,
+    pub tokio_tungstenite: &'static str,
+    pub fastwebsockets: &'static str,
+}
+
+impl Selection {
+    /// The servers to run, in the order of a report; without `--servers` those of `default` and
+    /// all that were given a path or a command.
+    ///
+    /// # Errors
+    /// An unknown name, a binary that is not there, a command without a port.
+    pub fn kinds(&self, binaries: &Binaries, default: &[&str]) -> Result<Vec<Kind>, String> {
+        let wanted = |name: &str, given: bool| match &self.servers[..] {
+            [] => given || default.contains(&name),
+            servers => servers.iter().any(|server| server == name),
+        };
+        let mut kinds = vec![
+            Kind::peer(FLOOR, binaries.floor),
+            Kind::peer("tokio-tungstenite", binaries.tokio_tungstenite),
+            Kind::peer("fastwebsockets", binaries.fastwebsockets),
+        ];
+        kinds.retain(|kind| wanted(&kind.name, false));
+        let mut extras = Vec::new();
+        if wanted("tidemill", self.tidemill.is_some()) {
+            let path = self.tidemill.clone().unwrap_or_else(release_build);
+            extras.push(Kind::tidemill("tidemill", &from_here(&path))?);
+        }
+        if let Some(before) = &self.tidemill_before
+            && wanted("tidemill-before", true)
+        {
+            extras.push(Kind::tidemill("tidemill-before", &from_here(before))?);
+        }
+        for definition in &self.extra {
+            let kind = Kind::command(definition)?;
+            if wanted(&kind.name, true) {
+                extras.push(kind);
+            }
+        }
+        let after_floor = kinds.iter().take_while(|kind| kind.name == FLOOR).count();
+        kinds.splice(after_floor..after_floor, extras);
+        match self
+            .servers
+            .iter()
+            .find(|name| kinds.iter().all(|kind| kind.name != **name))
+        {
+            Some(unknown) => Err(format!("no server {unknown}: see --help")),
+            None => Ok(kinds),
+        }
+    }
+}
+
+/// Where `cargo build --release` puts the server, as far as the environment tells.
+fn release_build() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(target) => PathBuf::from(target).join("release/tidemill"),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/tidemill"),
+    }
+}
+
+/// Cargo runs a benchmark in the directory of its package. A path is meant from where the user
+/// is, which the shell's variable still tells.
+fn from_here(path: &Path) -> PathBuf {
+    match std::env::var_os("PWD") {
+        Some(here) => Path::new(&here).join(path),
+        None => path.into(),
+    }
+}

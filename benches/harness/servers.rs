@@ -1,0 +1,214 @@
+//! The servers: what there is to start, and one that runs.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::machine::{self, ProcessClock};
+use crate::socket::{self, PATIENCE};
+
+/// The core that every server is pinned to.
+pub const SERVER_CORE: usize = 0;
+/// The core that the client is pinned to.
+pub const CLIENT_CORE: usize = 1;
+
+/// The name of the server that all others are compared with.
+pub const FLOOR: &str = "floor";
+
+/// A server that can be started.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    pub name: String,
+    start: Start,
+}
+
+#[derive(Clone, Debug)]
+enum Start {
+    /// Ours: listens on the address it is given and prints the one it got.
+    Peer(PathBuf),
+    /// Configured by its environment.
+    Tidemill(PathBuf),
+    /// A program and its arguments, `{port}` in any of them.
+    Command(Vec<String>),
+}
+
+impl Kind {
+    /// A server of this package.
+    pub fn peer(name: &str, program: &str) -> Self {
+        Self {
+            name: name.into(),
+            start: Start::Peer(program.into()),
+        }
+    }
+
+    /// A tidemill binary.
+    ///
+    /// # Errors
+    /// There is no such file.
+    pub fn tidemill(name: &str, program: &Path) -> Result<Self, String> {
+        if !program.is_file() {
+            return Err(format!(
+                "no tidemill at {}: build it with `cargo build --release`, name another one with \
+                 --tidemill, or leave it out with --servers",
+                program.display()
+            ));
+        }
+        Ok(Self {
+            name: name.into(),
+            start: Start::Tidemill(program.into()),
+        })
+    }
+
+    /// Any other server, given as `name=program argument…`; no shell is involved, so the process
+    /// measured is the program itself.
+    ///
+    /// # Errors
+    /// There is no name, no program, or no `{port}`.
+    pub fn command(definition: &str) -> Result<Self, String> {
+        let (name, command) = definition
+            .split_once('=')
+            .filter(|(name, command)| !name.is_empty() && command.contains("{port}"))
+            .ok_or_else(|| format!("{definition}: expected name=COMMAND with {{port}} in it"))?;
+        let words = command.split_whitespace().map(str::to_owned).collect();
+        Ok(Self {
+            name: name.into(),
+            start: Start::Command(words),
+        })
+    }
+}
+
+/// A running server, killed when dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub clock: ProcessClock,
+    child: Child,
+}
+
+impl Server {
+    /// Starts a server on its core and waits until it has upgraded one connection.
+    ///
+    /// # Errors
+    /// It does not start, ends, or does not answer within [`PATIENCE`].
+    pub fn start(kind: &Kind) -> io::Result<Self> {
+        let context = |error| io::Error::other(format!("{}: {error}", kind.name));
+        Self::launch(kind).map_err(context)
+    }
+
+    fn launch(kind: &Kind) -> io::Result<Self> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (mut command, address) = match &kind.start {
+            Start::Peer(program) => {
+                let mut command = Command::new(program);
+                command.arg(local(0).to_string()).stdout(Stdio::piped());
+                (command, None)
+            }
+            Start::Tidemill(program) => {
+                let address = local(free_port()?);
+                let mut command = Command::new(program);
+                command
+                    .env("TIDEMILL_LISTEN", address.to_string())
+                    .env("TIDEMILL_REACTORS", "1")
+                    .env("TIDEMILL_MAX_MESSAGE_BYTES", "1MiB")
+                    .env("TIDEMILL_LOG", "warn")
+                    .stdout(Stdio::null());
+                (command, Some(address))
+            }
+            Start::Command(words) => {
+                let address = local(free_port()?);
+                let port = address.port().to_string();
+                let mut words = words.iter().map(|word| word.replace("{port}", &port));
+                let mut command = Command::new(words.next().unwrap_or_default());
+                command.args(words).stdout(Stdio::null());
+                (command, Some(address))
+            }
+        };
+        command.stdin(Stdio::null());
+        // SAFETY: both are plain system calls, which a forked child may make.
+        unsafe {
+            command.pre_exec(|| {
+                machine::die_with_parent()?;
+                machine::pin_to_core(SERVER_CORE)
+            });
+        }
+        let child = command.spawn()?;
+        let clock = ProcessClock::new(child.id())?;
+        let mut server = Self {
+            address: address.unwrap_or(local(0)),
+            clock,
+            child,
+        };
+        if address.is_none() {
+            server.address = server.reported_address()?;
+        }
+        server.warm_up()?;
+        Ok(server)
+    }
+
+    fn reported_address(&mut self) -> io::Result<SocketAddr> {
+        let mut line = String::new();
+        if let Some(stdout) = self.child.stdout.take() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        let address = line.trim().rsplit(' ').next().unwrap_or_default();
+        address
+            .parse()
+            .map_err(|_| io::Error::other(format!("reported no address: {line:?}")))
+    }
+
+    /// Opens, uses and closes a first connection, once the server listens.
+    fn warm_up(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match socket::open(self.address, None) {
+                Ok(socket) => return socket::close(&socket),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("ended at start, {status}")));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("does not listen"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until the server has nothing left to do and returns its CPU time, then exact.
+    ///
+    /// # Errors
+    /// The server has ended.
+    pub fn settle(&self) -> io::Result<Duration> {
+        const STEP: Duration = Duration::from_millis(10);
+        let mut before = self.clock.total()?;
+        // A server whose timer fires at every step never stands still; what that costs is tiny.
+        for _ in 0..50 {
+            std::thread::sleep(STEP);
+            let now = self.clock.total()?;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Either fails only when the process is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody listens on. Another process could take it before the server does, which
+/// the server then reports.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}

@@ -1,0 +1,156 @@
+//! The tables of the echo benchmark: per workload one row a server, and each ratio to the floor.
+
+use hdrhistogram::Histogram;
+
+use crate::measure::Measurement;
+use crate::report::{self, Format};
+use crate::servers::FLOOR;
+use crate::workload::{Load, Workload};
+
+/// A core is saturated when it was idle for less than this share.
+const IDLE_MAX: f64 = 0.05;
+/// Others on the server's core are mentioned above this share.
+const DISTURBED_MAX: f64 = 0.05;
+
+/// The rounds of one server under one workload.
+pub struct Rounds {
+    pub server: String,
+    pub rounds: Vec<Measurement>,
+}
+
+/// What the columns mean, once before the tables.
+pub const LEGEND: &str = "\
+CPU is user and system time of the server's process per message (or per connection), in the
+quietest round, the one with the least of it; irq is what the server's core spent in interrupts
+beside. Rates are the median round, latencies all rounds together. The ratio to the floor is that
+of the quietest rounds; the median is over the ratios within each round. Busy is the share of
+server and client core in the quietest round: where the client is the busier one, the rate is the
+client's and only the CPU is the server's.";
+
+/// The table of one workload, and what is to be said about it.
+pub fn of_workload(workload: &Workload, servers: &[Rounds], format: Format) -> String {
+    let unit = match workload.load {
+        Load::Echo { .. } => "msgs/s",
+        Load::Churn { .. } => "conns/s",
+    };
+    let header = [
+        "server", unit, "CPU ns", "user", "system", "irq", "p50 us", "p99 us", "p99.9 us",
+        "to floor", "median", "busy",
+    ];
+    let floor = servers.iter().find(|server| server.server == FLOOR);
+    let mut rows = vec![header.map(str::to_owned)];
+    rows.extend(servers.iter().map(|server| row(server, floor)));
+    let mut text = match format {
+        Format::Text => format!("{}\n", workload.title),
+        Format::Markdown => format!("### {}\n\n", workload.title),
+    };
+    text.push_str(&report::table(&rows, format));
+    let remarks: Vec<_> = servers.iter().flat_map(remarks).collect();
+    if !remarks.is_empty() {
+        text.push_str(&format!("\n{}\n", remarks.join("\n")));
+    }
+    text
+}
+
+fn row(server: &Rounds, floor: Option<&Rounds>) -> [String; 12] {
+    let quietest = quietest(&server.rounds);
+    let cpu_ns = quietest.cpu_ns();
+    let [user, system] = [0, 1].map(|kind| {
+        let ticks: [u64; 2] = [kind, 1 - kind].map(|kind| {
+            server
+                .rounds
+                .iter()
+                .map(|round| round.user_and_system_ticks[kind])
+                .sum()
+        });
+        cpu_ns * ticks[0] as f64 / (ticks[0] + ticks[1]).max(1) as f64
+    });
+    let rate = median(server.rounds.iter().map(Measurement::rate).collect());
+    let latency = merged(&server.rounds);
+    let us = |quantile| format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1000.0);
+    let to_floor = floor.map(|floor| cpu_ns / self::quietest(&floor.rounds).cpu_ns());
+    let median_ratio = floor.map(|floor| {
+        let pairs = server.rounds.iter().zip(&floor.rounds);
+        median(
+            pairs
+                .map(|(ours, floor)| ours.cpu_ns() / floor.cpu_ns())
+                .collect(),
+        )
+    });
+    let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
+    let [server_busy, client_busy] = quietest.busy.map(|busy| busy * 100.0);
+    [
+        server.server.clone(),
+        format!("{rate:.0}"),
+        format!("{cpu_ns:.0}"),
+        format!("{user:.0}"),
+        format!("{system:.0}"),
+        format!(
+            "{:.0}",
+            quietest.interrupts.as_nanos() as f64 / quietest.count as f64
+        ),
+        us(0.5),
+        us(0.99),
+        us(0.999),
+        ratio(to_floor),
+        ratio(median_ratio),
+        format!("{server_busy:.0}/{client_busy:.0} %"),
+    ]
+}
+
+/// What keeps a row from being taken at its word.
+fn remarks(server: &Rounds) -> Vec<String> {
+    let name = &server.server;
+    let mut remarks = Vec::new();
+    let quietest = quietest(&server.rounds);
+    let [server_busy, client_busy] = quietest.busy;
+    if client_busy > 1.0 - IDLE_MAX && server_busy <= 1.0 - IDLE_MAX {
+        remarks.push(format!(
+            "{name}: the client was saturated and the server was not."
+        ));
+    }
+    if quietest.disturbed > DISTURBED_MAX {
+        let percent = quietest.disturbed * 100.0;
+        remarks.push(format!(
+            "{name}: others had {percent:.0} % of its core at the quietest."
+        ));
+    }
+    remarks
+}
+
+fn quietest(rounds: &[Measurement]) -> &Measurement {
+    let least = rounds
+        .iter()
+        .min_by(|a, b| a.cpu_ns().total_cmp(&b.cpu_ns()));
+    least.expect("a report follows a round at least")
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        (values[middle - 1] + values[middle]) / 2.0
+    }
+}
+
+fn merged(rounds: &[Measurement]) -> Histogram<u64> {
+    let mut all = rounds[0].latency.clone();
+    for round in &rounds[1..] {
+        all.add(&round.latency)
+            .expect("all histograms have the same bounds");
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_the_mean_of_two() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 3.0, 2.0]), 2.5);
+    }
+}

@@ -1,0 +1,143 @@
+# What scripts/install knows of each part: `wanted_` describes it in a line, `ready_` tells whether
+# it is there already, `install_` brings it. Sourced after lib.sh.
+
+TARGETS=(x86_64-apple-darwin x86_64-unknown-freebsd)
+
+# A part is current while its stamp names the requirements and the interpreter it was made with.
+current() {
+  local part=$1 stamp
+  shift
+  stamp=$(stamp_of "$@")
+  [ -f "$SUITE/$part/stamp" ] && [ "$(cat "$SUITE/$part/stamp")" = "$stamp" ]
+}
+
+# stamp_of INTERPRETER FILE...
+stamp_of() {
+  local interpreter=$1
+  shift
+  { echo "$interpreter"; cat "$@"; } | sha256sum
+}
+
+pins() { grep -E '==' "$1" | tr '\n' ' '; }
+
+# --- distribution packages ----------------------------------------------------------------------
+
+missing_packages() {
+  local packages=()
+  [ -n "$(find_python3)" ] || packages+=(python3 python3-venv)
+  [ "$(node_version)" -ge 18 ] || packages+=(nodejs)
+  have npm || packages+=(npm)
+  have prlimit || packages+=(util-linux)
+  echo "${packages[*]-}"
+}
+
+wanted_packages() {
+  local missing
+  missing=$(missing_packages)
+  if [ -z "$missing" ]; then echo "no distribution package is missing"
+  else echo "distribution packages: $missing"; fi
+}
+
+ready_packages() { [ -z "$(missing_packages)" ]; }
+
+install_packages() {
+  have apt-get || { echo "no apt-get here: install $(missing_packages)"; return 1; }
+  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $(missing_packages)"; return 1; }
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q
+  # shellcheck disable=SC2046 # one word a package
+  apt-get install -q -y --no-install-recommends $(missing_packages)
+}
+
+# --- Python clients -----------------------------------------------------------------------------
+
+PYTHON_PINS=tests/clients/python/requirements.txt
+
+wanted_python() { echo "$SUITE/python: $(pins $PYTHON_PINS)$(already python)"; }
+ready_python() { current python "$(find_python3)" $PYTHON_PINS; }
+
+install_python() {
+  local python
+  python=$(find_python3)
+  [ -n "$python" ] || { echo "no Python 3.11 or newer with venv"; return 1; }
+  rm -rf "$SUITE/python"
+  "$python" -m venv "$SUITE/python"
+  "$SUITE/python/bin/pip" install --disable-pip-version-check --no-deps -r $PYTHON_PINS
+  stamp_of "$python" $PYTHON_PINS >"$SUITE/python/stamp"
+}
+
+# --- node clients -------------------------------------------------------------------------------
+
+NODE_PINS=(tests/clients/node/package.json tests/clients/node/package-lock.json)
+
+wanted_node() {
+  echo "$SUITE/node: $(sed -n 's/^ *"\(ws\|wscat\)": "\(.*\)".*/\1==\2/p' "${NODE_PINS[0]}" |
+    tr '\n' ' ')$(already node)"
+}
+ready_node() { current node "$(node --version 2>/dev/null)" "${NODE_PINS[@]}"; }
+
+install_node() {
+  [ "$(node_version)" -ge 18 ] || { echo "no node 18 or newer"; return 1; }
+  have npm || { echo "no npm"; return 1; }
+  rm -rf "$SUITE/node"
+  mkdir -p "$SUITE/node"
+  cp "${NODE_PINS[@]}" "$SUITE/node"
+  npm ci --prefix "$SUITE/node" --no-audit --no-fund --ignore-scripts
+  stamp_of "$(node --version)" "${NODE_PINS[@]}" >"$SUITE/node/stamp"
+}
+
+# --- Autobahn -----------------------------------------------------------------------------------
+
+AUTOBAHN_PINS=(tests/autobahn/bootstrap.txt tests/autobahn/requirements.txt)
+
+wanted_autobahn() {
+  if [ -z "$(find_python2)" ]; then echo "nothing: no Python 2.7 for autobahntestsuite"; return; fi
+  echo "$SUITE/autobahn: $(grep -h autobahntestsuite "${AUTOBAHN_PINS[1]}") and what it" \
+    "needs, on Python 2.7$(already autobahn)"
+}
+ready_autobahn() { current autobahn "$(find_python2)" "${AUTOBAHN_PINS[@]}"; }
+
+# Python 2.7 brings no venv module: a virtualenv of its last supporting release makes one.
+install_autobahn() {
+  local python bootstrap="$SUITE/autobahn/bootstrap"
+  python=$(find_python2)
+  [ -n "$python" ] || { echo "no Python 2.7"; return 1; }
+  rm -rf "$SUITE/autobahn"
+  mkdir -p "$bootstrap"
+  "$python" -m pip install --disable-pip-version-check --no-deps --target "$bootstrap" \
+    -r "${AUTOBAHN_PINS[0]}"
+  PYTHONPATH=$bootstrap "$python" -m virtualenv --no-periodic-update "$SUITE/autobahn/env"
+  "$SUITE/autobahn/env/bin/pip" install --disable-pip-version-check --no-deps \
+    -r "${AUTOBAHN_PINS[1]}"
+  stamp_of "$python" "${AUTOBAHN_PINS[@]}" >"$SUITE/autobahn/stamp"
+}
+
+# --- rustup's targets ---------------------------------------------------------------------------
+
+missing_targets() {
+  local target installed missing=()
+  installed=$(rustup target list --installed 2>/dev/null || true)
+  for target in "${TARGETS[@]}"; do
+    grep -qx "$target" <<<"$installed" || missing+=("$target")
+  done
+  echo "${missing[*]-}"
+}
+
+wanted_targets() {
+  local missing
+  missing=$(missing_targets)
+  if [ -z "$missing" ]; then echo "rustup has ${TARGETS[*]}"
+  else echo "rustup targets: $missing"; fi
+}
+
+ready_targets() { [ -z "$(missing_targets)" ]; }
+
+install_targets() {
+  have rustup || { echo "no rustup"; return 1; }
+  local target
+  for target in $(missing_targets); do
+    timeout 120 rustup target add "$target"
+  done
+}
+
+already() { if "ready_$1"; then echo " (there)"; fi; }

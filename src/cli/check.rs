@@ -1,0 +1,257 @@
+//! `tidemill check`: the effective configuration, where each value was set, and what this machine
+//! allows of it. Starts nothing and changes nothing.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use crate::config::{Config, ConfigError, FdTables, Invocation, Machine, OPTIONS, Plan};
+use crate::config::{show_count, show_size_rounded};
+
+/// Prints the report on standard output and what is wrong on standard error. The exit code is 2
+/// when the configuration does not fit the machine, else 0.
+pub fn run(invocation: &Invocation, machine: &Machine) -> ExitCode {
+    let plan = invocation.config.plan(machine);
+    let report = report(invocation, machine, &plan);
+    // A reader that closed the pipe has read what it wanted.
+    let _ = io::stdout().lock().write_all(report.as_bytes());
+    match plan {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(invocation: &Invocation, machine: &Machine, plan: &Result<Plan, ConfigError>) -> String {
+    let mut report = format!("tidemill {}\n\n", env!("CARGO_PKG_VERSION"));
+    let mut warnings = invocation.warnings();
+    match plan {
+        Ok(plan) => {
+            report += &options(invocation, &effective(&invocation.config, plan));
+            report += &this_machine(machine);
+            report += &what_fits(&invocation.config, plan);
+            warnings.extend_from_slice(&plan.warnings);
+        }
+        Err(_) => {
+            report += &options(invocation, &invocation.config);
+            report += &this_machine(machine);
+        }
+    }
+    for warning in &warnings {
+        let _ = write!(report, "\nwarning: {warning}");
+    }
+    if !warnings.is_empty() {
+        report.push('\n');
+    }
+    report
+}
+
+/// Every option with its value and where it was set.
+fn options(invocation: &Invocation, config: &Config) -> String {
+    let mut lines = String::from("Options, and where each was set\n");
+    for spec in OPTIONS {
+        let (variable, value) = (spec.variable(), spec.describe(config));
+        let source = invocation.sources.of(spec);
+        let _ = writeln!(lines, "  {variable:<28} {value:<26} {source}");
+    }
+    lines
+}
+
+/// The configuration with the server's own decisions filled in.
+fn effective(config: &Config, plan: &Plan) -> Config {
+    Config {
+        listen: Some(plan.listen.clone()),
+        reactors: Some(plan.reactors),
+        connections_max: Some(plan.connections_max),
+        fd_tables: if plan.private_tables {
+            FdTables::Private
+        } else {
+            FdTables::Shared
+        },
+        outbox_bytes_max: Some(
+            config
+                .outbox_bytes_max
+                .unwrap_or(config.outbox_bytes_hard()),
+        ),
+        buffer_bytes_max: Some(plan.buffer_bytes_max),
+        ..config.clone()
+    }
+}
+
+fn this_machine(machine: &Machine) -> String {
+    let memory = match machine.memory_bytes {
+        0 => "not known".to_owned(),
+        bytes => show_size_rounded(bytes),
+    };
+    let hard = machine.descriptors_hard.max(machine.descriptors_soft);
+    format!(
+        "
+This machine
+  cores         {}
+  memory        {memory}
+  descriptors   soft limit {}, raised at start to the hard limit {}
+",
+        machine.cores,
+        show_count(machine.descriptors_soft),
+        show_count(hard),
+    )
+}
+
+fn what_fits(config: &Config, plan: &Plan) -> String {
+    let tables = match plan.private_tables {
+        true => "each with a descriptor table of its own",
+        false => "with one descriptor table",
+    };
+    format!(
+        "
+What fits
+  connections   {}, set by {}
+  reactors      {}, {tables}, up to {} connections each
+  descriptors   {} in a table when full
+  buffers       {} together, {} for one slow reader, which is not listened to above {}
+",
+        show_count(plan.connections_max as u64),
+        plan.bound,
+        plan.reactors,
+        show_count(plan.connections_per_reactor as u64),
+        show_count(plan.descriptors_needed),
+        show_size_rounded(plan.buffer_bytes_max as u64),
+        show_size_rounded(config.outbox_bytes_hard() as u64),
+        show_size_rounded(config.outbox_bytes_soft() as u64),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Parsed, parse};
+
+    fn machine() -> Machine {
+        Machine {
+            cores: 2,
+            descriptors_soft: 1024,
+            descriptors_hard: 20_000,
+            memory_bytes: 24 << 30,
+            ipv6: true,
+            unshare: true,
+        }
+    }
+
+    fn invocation(args: &[&str], variables: &[(&str, &str)]) -> Invocation {
+        let args = ["tidemill", "check"].iter().chain(args);
+        match parse(args, variables.iter().copied()).unwrap() {
+            Parsed::Run(invocation) => *invocation,
+            Parsed::Print(text) => panic!("printed {text}"),
+        }
+    }
+
+    fn reported(args: &[&str], variables: &[(&str, &str)], machine: &Machine) -> String {
+        let invocation = invocation(args, variables);
+        report(&invocation, machine, &invocation.config.plan(machine))
+    }
+
+    /// The words of the line that begins with `start`.
+    fn line<'a>(report: &'a str, start: &str) -> Vec<&'a str> {
+        let mut lines = report.lines().map(str::trim_start);
+        let found = lines.find(|line| line.starts_with(&format!("{start} ")));
+        found
+            .unwrap_or_else(|| panic!("no {start} in:\n{report}"))
+            .split_whitespace()
+            .collect()
+    }
+
+    #[test]
+    fn every_option_is_listed_with_its_value_and_where_it_was_set() {
+        let report = reported(
+            &["--backlog", "128"],
+            &[("TIDEMILL_PING_INTERVAL", "1m"), ("RUST_LOG", "debug")],
+            &machine(),
+        );
+        for spec in OPTIONS {
+            assert!(line(&report, &spec.variable()).len() >= 3, "{report}");
+        }
+        assert_eq!(line(&report, "TIDEMILL_BACKLOG")[1..], ["128", "flag"]);
+        assert_eq!(
+            line(&report, "TIDEMILL_PING_INTERVAL")[1..],
+            ["60s", "environment"]
+        );
+        assert_eq!(
+            line(&report, "TIDEMILL_LOG")[1..],
+            ["debug", "environment,", "RUST_LOG"]
+        );
+        assert_eq!(
+            line(&report, "TIDEMILL_CLOSE_TIMEOUT")[1..],
+            ["5s", "default"]
+        );
+    }
+
+    #[test]
+    fn what_the_server_decides_is_shown_as_decided() {
+        let report = reported(
+            &[],
+            &[],
+            &Machine {
+                ipv6: false,
+                ..machine()
+            },
+        );
+        assert_eq!(
+            line(&report, "TIDEMILL_LISTEN")[1..],
+            ["127.0.0.1:7000", "default"]
+        );
+        assert_eq!(line(&report, "TIDEMILL_REACTORS")[1..], ["2", "default"]);
+        assert_eq!(
+            line(&report, "TIDEMILL_FD_TABLES")[1..],
+            ["shared", "default"]
+        );
+        assert_eq!(
+            line(&report, "TIDEMILL_MAX_OUTBOX_BYTES")[1..],
+            ["1MiB", "default"]
+        );
+        assert_eq!(
+            line(&report, "TIDEMILL_MAX_BUFFER_BYTES")[1..],
+            ["6GiB", "default"]
+        );
+        let connections = line(&report, "TIDEMILL_MAX_CONNECTIONS")[1]
+            .parse::<u64>()
+            .unwrap();
+        assert!((19_900..20_000).contains(&connections), "{connections}");
+    }
+
+    #[test]
+    fn the_descriptor_limit_and_what_it_allows_are_named() {
+        let report = reported(&[], &[], &machine());
+        assert!(report.contains("soft limit 1,024, raised at start to the hard limit 20,000"));
+        assert!(
+            report.contains("set by the descriptor limit (ulimit -n)"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_that_does_not_fit_is_still_shown() {
+        let args = ["--max-connections", "1000000", "--fd-tables", "shared"];
+        let report = reported(&args, &[], &machine());
+        assert_eq!(
+            line(&report, "TIDEMILL_MAX_CONNECTIONS")[1..],
+            ["1000000", "flag"]
+        );
+        assert!(
+            report.contains("hard limit 20,000") && !report.contains("What fits"),
+            "{report}"
+        );
+    }
+
+    #[test]
+    fn warnings_close_the_report() {
+        let report = reported(&["--idle-timeout", "20s"], &[], &machine());
+        let last = report.lines().last().unwrap();
+        assert!(
+            last.starts_with("warning: TIDEMILL_IDLE_TIMEOUT=20s"),
+            "{report}"
+        );
+        assert!(!reported(&[], &[], &machine()).contains("warning"));
+    }
+}

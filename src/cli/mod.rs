@@ -1,0 +1,5 @@
+//! The commands of the binary, one file each.
+
+pub mod check;
+pub mod logging;
+pub mod serve;

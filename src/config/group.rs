@@ -1,0 +1,92 @@
+//! The options in groups, as people see them: the headings of the help, and the README's table.
+
+use super::spec::Spec;
+use super::table::OPTIONS;
+
+/// The headings of the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Where and how connections come in.
+    Listening,
+    /// How many of them, and the budgets of one turn.
+    Capacity,
+    /// Bounds of what is held in memory.
+    Sizes,
+    /// Liveness.
+    Timeouts,
+    /// What is answered on which path.
+    Paths,
+    /// Shutdown and overload.
+    Operation,
+    /// Logs, and where options come from.
+    Logs,
+}
+
+impl Group {
+    /// All of them in the order of the help.
+    pub const ALL: [Group; 7] = [
+        Group::Listening,
+        Group::Capacity,
+        Group::Sizes,
+        Group::Timeouts,
+        Group::Paths,
+        Group::Operation,
+        Group::Logs,
+    ];
+
+    /// The heading.
+    pub fn title(self) -> &'static str {
+        match self {
+            Group::Listening => "Listening",
+            Group::Capacity => "Capacity",
+            Group::Sizes => "Sizes",
+            Group::Timeouts => "Timeouts",
+            Group::Paths => "HTTP and paths",
+            Group::Operation => "Overload and shutdown",
+            Group::Logs => "Logs and files",
+        }
+    }
+
+    /// Its options in the order of the table.
+    pub fn options(self) -> impl Iterator<Item = &'static Spec> {
+        OPTIONS.iter().filter(move |spec| spec.group == self)
+    }
+}
+
+/// All options as the Markdown table that the README shows.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| Variable | Default | What it does |\n|---|---|---|\n");
+    for spec in Group::ALL.into_iter().flat_map(Group::options) {
+        let bounds = format!("{}. Allowed: {}", spec.help, spec.allowed()).replace('|', "\\|");
+        table += &format!(
+            "| `{}` | {} | {bounds} |\n",
+            spec.variable(),
+            spec.preset.text()
+        );
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_markdown_table_has_a_row_of_three_cells_for_each_option() {
+        let table = markdown_table();
+        let rows: Vec<&str> = table.lines().collect();
+        assert_eq!(rows.len(), OPTIONS.len() + 2);
+        for row in &rows {
+            assert_eq!(row.replace("\\|", "").matches('|').count(), 4, "{row}");
+        }
+        for spec in OPTIONS {
+            let start = format!(
+                "| `{}` | {} | {}",
+                spec.variable(),
+                spec.preset.text(),
+                spec.help
+            );
+            assert!(rows.iter().any(|row| row.starts_with(&start)), "{start}");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The configuration: every option once, and what a machine allows of it.
+//!
+//! `table.rs` is the list of options. Command line, variables, the variables' file, `--help`,
+//! `tidemill check`, error messages and the options table of the README all follow from it, so an
+//! option is added in one place. `settings.rs` holds the typed result ([`Config`]), `plan.rs` the
+//! sums that turn it and a [`Machine`] into a [`Plan`].
+//!
+//! Nothing here touches the system, apart from reading the file that `--env-file` names: the
+//! variables and the facts about the machine are arguments. Values are read by us, so that an error
+//! names the option, where it was set, what is allowed and the remedy.
+
+mod command;
+mod env_file;
+mod error;
+mod group;
+mod plan;
+mod resolve;
+mod settings;
+mod source;
+mod spec;
+mod suggest;
+mod table;
+mod tables;
+mod text;
+mod validate;
+mod value;
+
+pub use command::{Command, Invocation, Parsed, command_line, parse};
+pub use error::{BadValue, ConfigError};
+pub use group::{Group, markdown_table};
+pub use plan::{Bound, Machine, Plan};
+pub use resolve::{Resolved, resolve};
+pub use settings::{Accept, Config, DefaultPath, Dialect, FdTables, LogFormat};
+pub use source::{Source, Sources};
+pub use spec::{Preset, Spec};
+pub use table::OPTIONS;
+pub use value::{show_count, show_size_rounded};

@@ -1,0 +1,333 @@
+//! The seam between the server and an application: [`Handler`], and [`Peer`], through which a
+//! handler acts.
+//!
+//! Each reactor has a handler of its own, so a handler needs no lock. It is called with one
+//! connection at a time and changes only that one; others are reached by publishing. Nothing
+//! re-enters: what a call sends leaves after it has returned.
+
+use std::{error::Error, fmt, net::SocketAddr};
+
+pub use crate::protocol::{
+    CloseCode, Message,
+    http::{Headers, Reason, Refusal, Request, Response, Upgrade},
+};
+use crate::{
+    connection::{Cork, Flags, Link, Stage},
+    metrics::Block,
+    protocol::{frame::Control as ControlCode, session::State},
+    slots::Key,
+    wheel::{TICK_MS, Tick},
+};
+
+/// An application. Only [`Handler::message`] must be written.
+///
+/// A panic or an error in a call about a WebSocket connection closes that connection with 1011
+/// and nothing else; in [`Handler::request`] a panic answers 500.
+pub trait Handler: Sized {
+    /// What the application remembers of one connection; exists from the upgrade to the close.
+    type State;
+
+    /// Labels that [`Handler::dialect`] chooses from; at most 16.
+    const DIALECTS: &'static [&'static str] = &["app"];
+
+    /// Decides on a sound upgrade request. The default refuses with 404.
+    fn upgrade(&mut self, incoming: &Incoming<'_>, upgrade: &Upgrade<'_>) -> Verdict<Self::State> {
+        let _ = (incoming, upgrade);
+        Verdict::Refuse(Reason::UnknownPath.into())
+    }
+
+    /// The connection is a WebSocket now; what is sent here comes before any reply.
+    fn open(&mut self, peer: &mut Peer<'_>, state: &mut Self::State) -> Result<(), Failure> {
+        let _ = (peer, state);
+        Ok(())
+    }
+
+    /// A whole message came.
+    fn message(
+        &mut self,
+        peer: &mut Peer<'_>,
+        state: &mut Self::State,
+        message: Message<'_>,
+    ) -> Result<(), Failure>;
+
+    /// A control frame came. Pings and Closes are answered without the handler's doing; this only
+    /// observes them.
+    fn control(&mut self, peer: &mut Peer<'_>, state: &mut Self::State, control: Control<'_>) {
+        let _ = (peer, state, control);
+    }
+
+    /// The outbox had passed its soft mark and is below the low mark again: a good time to send
+    /// what was held back.
+    fn drain(&mut self, peer: &mut Peer<'_>, state: &mut Self::State) -> Result<(), Failure> {
+        let _ = (peer, state);
+        Ok(())
+    }
+
+    /// The time that [`Peer::deadline`] asked for has come.
+    fn deadline(&mut self, peer: &mut Peer<'_>, state: &mut Self::State) -> Result<(), Failure> {
+        let _ = (peer, state);
+        Ok(())
+    }
+
+    /// The connection ended: called once for each [`Handler::open`], with the code that ended it.
+    /// 1006 when no Close was exchanged, 1005 when the peer's Close had no code.
+    fn close(&mut self, id: ConnId, state: Self::State, code: CloseCode, reason: &str) {
+        let _ = (id, state, code, reason);
+    }
+
+    /// Answers a plain HTTP request; `body` is complete. The default answers 404.
+    fn request(&mut self, incoming: &Incoming<'_>, body: &[u8]) -> Response {
+        let _ = (incoming, body);
+        Refusal::from(Reason::UnknownPath).response()
+    }
+
+    /// Which of [`Handler::DIALECTS`] a connection is counted under.
+    fn dialect(&self, state: &Self::State) -> usize {
+        let _ = state;
+        0
+    }
+}
+
+/// Names a connection for as long as the server runs: no two connections share an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    reactor: u16,
+    key: Key,
+}
+
+impl ConnId {
+    pub(crate) fn new(reactor: u16, key: Key) -> Self {
+        Self { reactor, key }
+    }
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}-{}-{}",
+            self.reactor, self.key.slot, self.key.generation
+        )
+    }
+}
+
+/// A request and where it came from.
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    /// The connection that it came on.
+    pub id: ConnId,
+    pub request: &'a Request<'a>,
+    /// `None` when the peer reset the connection meanwhile.
+    pub remote: Option<SocketAddr>,
+    /// Whether it came in by the admin listener.
+    pub is_admin: bool,
+    /// Whether the server is shutting down, or holds all connections that it may.
+    pub is_unavailable: bool,
+}
+
+/// What becomes of an upgrade request.
+#[derive(Debug)]
+pub enum Verdict<S> {
+    Accept(Accept<S>),
+    /// The refusal is sent, and the connection ends.
+    Refuse(Refusal),
+    /// As `Refuse`, with an answer of the application's own making.
+    Answer(Response),
+}
+
+/// An upgrade that is granted, built by value: `Accept::new(state).protocol("chat")`.
+#[derive(Debug)]
+pub struct Accept<S> {
+    pub(crate) state: S,
+    pub(crate) protocol: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) text_only: bool,
+}
+
+impl<S> Accept<S> {
+    pub fn new(state: S) -> Self {
+        Self {
+            state,
+            protocol: None,
+            headers: Vec::new(),
+            text_only: false,
+        }
+    }
+
+    /// The subprotocol that was chosen from those offered (RFC 6455, 4.2.2).
+    pub fn protocol(mut self, protocol: impl Into<String>) -> Self {
+        self.protocol = Some(protocol.into());
+        self
+    }
+
+    /// Adds a header to the 101.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Refuses binary messages with 1003.
+    pub fn text_only(mut self) -> Self {
+        self.text_only = true;
+        self
+    }
+}
+
+impl<S> From<Accept<S>> for Verdict<S> {
+    fn from(accept: Accept<S>) -> Self {
+        Self::Accept(accept)
+    }
+}
+
+impl<S> From<Refusal> for Verdict<S> {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refuse(refusal)
+    }
+}
+
+/// A control frame that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control<'a> {
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    Close(CloseCode, &'a str),
+}
+
+/// An error of the application: closes the connection with 1011 (RFC 6455, 7.4.1). The text goes
+/// to the log, not to the peer.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl Failure {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A connection as an application sees it, for the time of one call.
+#[derive(Debug)]
+pub struct Peer<'a> {
+    id: ConnId,
+    link: &'a mut Link,
+    cork: &'a mut Cork,
+    block: &'a Block,
+    now: Tick,
+}
+
+impl<'a> Peer<'a> {
+    #[inline]
+    pub(crate) fn new(
+        id: ConnId,
+        link: &'a mut Link,
+        cork: &'a mut Cork,
+        block: &'a Block,
+        now: Tick,
+    ) -> Self {
+        Self {
+            id,
+            link,
+            cork,
+            block,
+            now,
+        }
+    }
+
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// The peer's address. A system call; `None` once the peer has reset the connection.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.link.transport.remote().ok()
+    }
+
+    /// Bytes that wait for this peer: it reads slower than it is sent to.
+    pub fn buffered_bytes(&self) -> usize {
+        self.link.outbox.len() + self.cork.len()
+    }
+
+    /// Whether what is sent still reaches the peer: no Close was sent or received.
+    #[inline]
+    pub fn is_open(&self) -> bool {
+        matches!(&self.link.stage, Stage::Open(session) if session.state() == State::Open)
+    }
+
+    /// Sends a message. Never blocks: what the socket does not take waits, and a peer that lets
+    /// too much wait is closed. After a Close, nothing is sent.
+    #[inline]
+    pub fn send(&mut self, message: Message<'_>) {
+        if self.is_open() {
+            self.cork.message(message);
+            self.block.messages_sent.add(1);
+        }
+    }
+
+    /// Sends a text message.
+    #[inline]
+    pub fn send_text(&mut self, text: &str) {
+        self.send(Message::Text(text));
+    }
+
+    /// Sends a binary message.
+    #[inline]
+    pub fn send_binary(&mut self, bytes: &[u8]) {
+        self.send(Message::Binary(bytes));
+    }
+
+    /// Sends a Ping with at most 125 bytes of payload (RFC 6455, 5.5.2); what is beyond is cut.
+    /// The answer comes by [`Handler::control`].
+    pub fn ping(&mut self, payload: &[u8]) {
+        if self.is_open() {
+            self.cork
+                .control(ControlCode::Ping, &payload[..payload.len().min(125)]);
+        }
+    }
+
+    /// Begins the close handshake (RFC 6455, 7.1.2). Messages that come after this call are
+    /// dropped. A code that may not be sent becomes 1011, a reason over 123 bytes is cut.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        if let Stage::Open(session) = &mut self.link.stage
+            && session.state() == State::Open
+            && session.close()
+        {
+            let code = if code.is_allowed() {
+                code
+            } else {
+                CloseCode::Error
+            };
+            self.cork.close(code, reason);
+            self.link.since = self.now;
+            self.link.flags.set(Flags::REARM);
+        }
+    }
+
+    /// Asks for [`Handler::deadline`] after this time, or up to two tenths of a second later;
+    /// replaces the deadline that was set before.
+    pub fn deadline(&mut self, after: std::time::Duration) {
+        let ticks = after.as_millis().div_ceil(u128::from(TICK_MS));
+        let ticks = Tick::try_from(ticks).unwrap_or(Tick::MAX / 2).max(1);
+        self.link.deadline = self.now.saturating_add(ticks + 1);
+        self.link.flags.set(Flags::REARM);
+    }
+
+    /// Stops reading from this connection until [`Peer::resume`] is called for it. What the peer
+    /// sends meanwhile stays where it is: nothing is lost.
+    pub fn suspend(&mut self) {
+        self.link.flags.set(Flags::SUSPENDED);
+    }
+
+    /// Goes on reading after [`Peer::suspend`].
+    pub fn resume(&mut self) {
+        self.link.flags.clear(Flags::SUSPENDED);
+    }
+}

@@ -1,0 +1,33 @@
+//! The `tidemill` binary: reads the command line and calls one file of `cli`.
+
+use std::process::ExitCode;
+
+use tidemill::{
+    cli,
+    config::{self, Command, Parsed},
+    server,
+};
+
+fn main() -> ExitCode {
+    let invocation = match config::parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(Parsed::Run(invocation)) => invocation,
+        Ok(Parsed::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match invocation.command {
+        Command::Serve => cli::serve::run(&invocation),
+        Command::Check => match server::machine() {
+            Ok(machine) => cli::check::run(&invocation, &machine),
+            Err(error) => {
+                eprintln!("error: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

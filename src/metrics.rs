@@ -1,0 +1,492 @@
+//! Counters: one block a reactor, read by whoever asks.
+//!
+//! Each counter has a single writer, its reactor, which stores to it without a locked instruction;
+//! a scrape adds the blocks up. So nothing is copied out and a scrape is never behind. Only the
+//! histogram of turn times, which is no single word, is published now and then.
+
+use std::{
+    fmt::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+
+/// A number that one thread writes and every thread may read.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owner of the block may call this.
+    #[inline]
+    pub fn add(&self, count: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Takes `count` away, for gauges. Only the owner of the block may call this.
+    #[inline]
+    pub fn subtract(&self, count: u64) {
+        self.0
+            .store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
+    }
+
+    /// Replaces the value. Only the owner of the block may call this.
+    #[inline]
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    #[inline]
+    pub fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Dialects that a server can tell apart.
+pub const DIALECTS_MAX: usize = 16;
+
+/// Reasons for a refusal that a server can tell apart.
+pub const REASONS_MAX: usize = 64;
+
+/// Close codes with a counter of their own; the last counter is `other`.
+pub const CLOSE_CODES: [u16; 16] = [
+    1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000,
+];
+
+/// What failed when the system refused.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    Accept,
+    Receive,
+    Send,
+}
+
+/// Which time limit a connection reached.
+#[derive(Clone, Copy, Debug)]
+pub enum Timeout {
+    Handshake,
+    Message,
+    Pong,
+    Idle,
+    Close,
+}
+
+const OPERATIONS: [&str; 3] = ["accept", "receive", "send"];
+const TIMEOUTS: [&str; 5] = ["handshake", "message", "pong", "idle", "close"];
+
+/// Upper bounds of the turn histogram, in microseconds.
+const TURN_BOUNDS_US: [u64; 10] = [
+    50, 200, 500, 1_000, 5_000, 20_000, 50_000, 100_000, 250_000, 1_000_000,
+];
+
+/// All counters of one reactor. Aligned so that no two reactors share a cache line.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Block {
+    /// Open WebSocket connections by dialect.
+    pub connections: [Counter; DIALECTS_MAX],
+    /// Everything this reactor holds, requests under way included.
+    pub sockets: Counter,
+    pub connections_total: Counter,
+    pub refused: RefusedCounters,
+    pub messages_received: Counter,
+    pub messages_sent: Counter,
+    pub bytes_received: Counter,
+    pub bytes_sent: Counter,
+    closed: [Counter; CLOSE_CODES.len() + 1],
+    io_errors: [Counter; OPERATIONS.len()],
+    timeouts: [Counter; TIMEOUTS.len()],
+    pub slow_consumers: Counter,
+    pub buffer_bytes: Counter,
+    turns: [Counter; TURN_BOUNDS_US.len() + 1],
+    turn_us_total: Counter,
+}
+
+/// One counter a reason, by the reason's number.
+#[derive(Debug)]
+pub struct RefusedCounters([Counter; REASONS_MAX]);
+
+impl Default for RefusedCounters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl RefusedCounters {
+    pub fn add(&self, reason: usize) {
+        self.0[reason.min(REASONS_MAX - 1)].add(1);
+    }
+}
+
+impl Block {
+    pub fn closed(&self, code: u16) {
+        let index = CLOSE_CODES.iter().position(|known| *known == code);
+        self.closed[index.unwrap_or(CLOSE_CODES.len())].add(1);
+    }
+
+    pub fn io_error(&self, operation: Operation) {
+        self.io_errors[operation as usize].add(1);
+    }
+
+    pub fn timeout(&self, kind: Timeout) {
+        self.timeouts[kind as usize].add(1);
+    }
+}
+
+/// How long the turns of one reactor took. Recorded by the reactor, published into its block.
+#[derive(Debug)]
+pub struct TurnTimes {
+    histogram: Histogram<u64>,
+    total_us: u64,
+    changed: bool,
+}
+
+impl Default for TurnTimes {
+    fn default() -> Self {
+        let histogram = Histogram::new_with_bounds(1, 60_000_000, 1);
+        let histogram = histogram.expect("one minute in microseconds at one digit is valid");
+        Self {
+            histogram,
+            total_us: 0,
+            changed: false,
+        }
+    }
+}
+
+impl TurnTimes {
+    #[inline]
+    pub fn record(&mut self, turn: Duration) {
+        let us = u64::try_from(turn.as_micros()).unwrap_or(u64::MAX);
+        self.histogram.saturating_record(us);
+        self.total_us = self.total_us.saturating_add(us);
+        self.changed = true;
+    }
+
+    /// Whether something was recorded since the last publishing.
+    pub fn is_stale(&self) -> bool {
+        self.changed
+    }
+
+    pub fn publish(&mut self, block: &Block) {
+        let mut low = 0;
+        for (bound, counter) in TURN_BOUNDS_US.iter().zip(&block.turns) {
+            counter.set(self.histogram.count_between(low, *bound));
+            low = bound + 1;
+        }
+        block.turns[TURN_BOUNDS_US.len()].set(self.histogram.count_between(low, u64::MAX));
+        block.turn_us_total.set(self.total_us);
+        self.changed = false;
+    }
+}
+
+/// Names for what the blocks count by number.
+#[derive(Clone, Debug, Default)]
+pub struct Labels {
+    pub dialects: &'static [&'static str],
+    /// Status and label of each reason for a refusal.
+    pub reasons: Vec<(u16, &'static str)>,
+}
+
+/// The counters of all reactors, for whoever wants to read them.
+#[derive(Debug)]
+pub struct Registry {
+    blocks: Vec<Arc<Block>>,
+    labels: Labels,
+}
+
+impl Registry {
+    pub fn new(reactors: usize, labels: Labels) -> Self {
+        Self {
+            blocks: (0..reactors).map(|_| Arc::default()).collect(),
+            labels,
+        }
+    }
+
+    /// The counters of one reactor.
+    pub fn block(&self, reactor: usize) -> &Arc<Block> {
+        &self.blocks[reactor]
+    }
+
+    /// One counter, added up over all reactors.
+    pub fn total(&self, of: impl Fn(&Block) -> &Counter) -> u64 {
+        self.blocks
+            .iter()
+            .map(|block| of(block).load())
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// All counters in the Prometheus text format (version 0.0.4).
+    pub fn prometheus(&self, process: &Process) -> String {
+        let mut page = Page {
+            out: String::with_capacity(8192),
+            registry: self,
+        };
+        page.connections();
+        page.refusals();
+        page.traffic();
+        page.ends();
+        page.buffers();
+        page.reactors();
+        page.process(process);
+        page.out
+    }
+}
+
+/// Facts about the process, measured by the caller at the time of the scrape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Process {
+    pub cpu: Duration,
+    pub resident_bytes: u64,
+    pub descriptors_max: u64,
+    pub start_time_seconds: u64,
+}
+
+struct Page<'a> {
+    out: String,
+    registry: &'a Registry,
+}
+
+impl Page<'_> {
+    fn connections(&mut self) {
+        self.gauge("connections", "Open WebSocket connections.");
+        for (index, dialect) in self.registry.labels.dialects.iter().enumerate() {
+            let open = self.registry.total(|block| &block.connections[index]);
+            self.sample(
+                "connections",
+                format_args!("{{dialect=\"{dialect}\"}}"),
+                open,
+            );
+        }
+        self.sum(
+            "connections_total",
+            "Completed WebSocket handshakes.",
+            |block| &block.connections_total,
+        );
+    }
+
+    fn refusals(&mut self) {
+        self.counter(
+            "handshakes_refused_total",
+            "Requests refused, by status and reason.",
+        );
+        for (index, (status, reason)) in self.registry.labels.reasons.iter().enumerate() {
+            let count = self.registry.total(|block| &block.refused.0[index]);
+            let label = format_args!("{{status=\"{status}\",reason=\"{reason}\"}}");
+            self.sample("handshakes_refused_total", label, count);
+        }
+    }
+
+    fn traffic(&mut self) {
+        self.sum(
+            "messages_received_total",
+            "Data messages received.",
+            |block| &block.messages_received,
+        );
+        self.sum("messages_sent_total", "Data messages sent.", |block| {
+            &block.messages_sent
+        });
+        self.sum("bytes_received_total", "Bytes received.", |block| {
+            &block.bytes_received
+        });
+        self.sum("bytes_sent_total", "Bytes sent or queued.", |block| {
+            &block.bytes_sent
+        });
+    }
+
+    fn buffers(&mut self) {
+        self.sum(
+            "slow_consumers_total",
+            "Connections closed for not reading.",
+            |block| &block.slow_consumers,
+        );
+        self.gauge("buffer_bytes", "Memory held for single connections.");
+        let buffered = self.registry.total(|block| &block.buffer_bytes);
+        self.sample("buffer_bytes", "", buffered);
+    }
+
+    fn ends(&mut self) {
+        self.counter(
+            "closed_total",
+            "WebSocket connections ended, by close code.",
+        );
+        for index in 0..=CLOSE_CODES.len() {
+            let count = self.registry.total(|block| &block.closed[index]);
+            let code = CLOSE_CODES
+                .get(index)
+                .map_or("other".to_owned(), u16::to_string);
+            self.sample("closed_total", format_args!("{{code=\"{code}\"}}"), count);
+        }
+        self.counter("io_errors_total", "System calls that failed, by operation.");
+        for (index, operation) in OPERATIONS.iter().enumerate() {
+            let count = self.registry.total(|block| &block.io_errors[index]);
+            self.sample(
+                "io_errors_total",
+                format_args!("{{operation=\"{operation}\"}}"),
+                count,
+            );
+        }
+        self.counter(
+            "timeouts_total",
+            "Connections that reached a time limit, by its kind.",
+        );
+        for (index, kind) in TIMEOUTS.iter().enumerate() {
+            let count = self.registry.total(|block| &block.timeouts[index]);
+            self.sample("timeouts_total", format_args!("{{kind=\"{kind}\"}}"), count);
+        }
+    }
+
+    fn reactors(&mut self) {
+        self.gauge(
+            "reactor_connections",
+            "Sockets of each reactor, requests included.",
+        );
+        for (reactor, block) in self.registry.blocks.iter().enumerate() {
+            let sockets = block.sockets.load();
+            let label = format_args!("{{reactor=\"{reactor}\"}}");
+            sample(&mut self.out, "reactor_connections", label, sockets);
+        }
+        self.head(
+            "turn_seconds",
+            "histogram",
+            "How long the turns of each reactor took.",
+        );
+        for (reactor, block) in self.registry.blocks.iter().enumerate() {
+            let mut count = 0;
+            for (index, counter) in block.turns.iter().enumerate() {
+                count += counter.load();
+                let bound = TURN_BOUNDS_US.get(index).map(|bound| *bound as f64 / 1e6);
+                let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
+                let label = format_args!("{{reactor=\"{reactor}\",le=\"{bound}\"}}");
+                sample(&mut self.out, "turn_seconds_bucket", label, count);
+            }
+            let seconds = block.turn_us_total.load() as f64 / 1e6;
+            let label = format_args!("{{reactor=\"{reactor}\"}}");
+            sample(&mut self.out, "turn_seconds_sum", label, seconds);
+            sample(&mut self.out, "turn_seconds_count", label, count);
+        }
+    }
+
+    fn process(&mut self, process: &Process) {
+        self.gauge("build_info", "The version that runs.");
+        let version = env!("CARGO_PKG_VERSION");
+        self.sample("build_info", format_args!("{{version=\"{version}\"}}"), 1);
+        let out = &mut self.out;
+        let facts: [(&str, &str, &str, &dyn fmt::Display); 4] = [
+            (
+                "process_cpu_seconds_total",
+                "counter",
+                "User and system time.",
+                &process.cpu.as_secs_f64(),
+            ),
+            (
+                "process_resident_memory_bytes",
+                "gauge",
+                "Resident memory.",
+                &process.resident_bytes,
+            ),
+            (
+                "process_max_fds",
+                "gauge",
+                "Descriptor limit (soft).",
+                &process.descriptors_max,
+            ),
+            (
+                "process_start_time_seconds",
+                "gauge",
+                "Start, in seconds since 1970.",
+                &process.start_time_seconds,
+            ),
+        ];
+        for (name, kind, help, value) in facts {
+            write(
+                out,
+                format_args!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n"),
+            );
+        }
+    }
+
+    fn sum(&mut self, name: &str, help: &str, of: impl Fn(&Block) -> &Counter) {
+        self.counter(name, help);
+        let total = self.registry.total(of);
+        self.sample(name, "", total);
+    }
+
+    fn counter(&mut self, name: &str, help: &str) {
+        self.head(name, "counter", help);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.head(name, "gauge", help);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let lines = format_args!("# HELP tidemill_{name} {help}\n# TYPE tidemill_{name} {kind}\n");
+        write(&mut self.out, lines);
+    }
+
+    fn sample(&mut self, name: &str, labels: impl fmt::Display, value: impl fmt::Display) {
+        sample(&mut self.out, name, labels, value);
+    }
+}
+
+fn sample(out: &mut String, name: &str, labels: impl fmt::Display, value: impl fmt::Display) {
+    write(out, format_args!("tidemill_{name}{labels} {value}\n"));
+}
+
+fn write(out: &mut String, text: fmt::Arguments<'_>) {
+    let written = out.write_fmt(text);
+    debug_assert!(written.is_ok(), "writing to a string does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_added_up_and_every_series_has_a_type() {
+        let labels = Labels {
+            dialects: &["welcome", "echo"],
+            reasons: vec![(404, "unknown_path")],
+        };
+        let registry = Registry::new(2, labels);
+        let (one, two) = (registry.block(0), registry.block(1));
+        one.messages_received.add(3);
+        two.messages_received.add(4);
+        one.connections[1].add(5);
+        two.connections[1].subtract(1);
+        two.closed(1000);
+        two.closed(4999);
+        let mut turns = TurnTimes::default();
+        turns.record(Duration::from_micros(40));
+        turns.record(Duration::from_millis(300));
+        turns.publish(one);
+        let page = registry.prometheus(&Process::default());
+        for line in [
+            "tidemill_messages_received_total 7",
+            "tidemill_connections{dialect=\"echo\"} 4",
+            "tidemill_closed_total{code=\"1000\"} 1",
+            "tidemill_closed_total{code=\"other\"} 1",
+            "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"0.00005\"} 1",
+            "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"+Inf\"} 2",
+            "tidemill_handshakes_refused_total{status=\"404\",reason=\"unknown_path\"} 0",
+        ] {
+            assert!(
+                page.lines().any(|found| found == line),
+                "{line} is missing in\n{page}"
+            );
+        }
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let family = name.trim_end_matches("_bucket").trim_end_matches("_sum");
+            let family = family.strip_suffix("_count").unwrap_or(family);
+            assert!(
+                page.contains(&format!("# TYPE {family} ")),
+                "{name} has no type"
+            );
+        }
+    }
+}

@@ -1,0 +1,628 @@
+//! The state machine of one open WebSocket connection, in either role.
+//!
+//! [`Session::next`] takes received bytes and gives one [`Event`] at a time. A whole frame is
+//! unmasked where it lies and lent to the caller; only what is cut by the end of the input is
+//! kept, in a box that exists no longer than it is needed. An idle session is sixteen bytes.
+//!
+//! The session enforces RFC 6455 on what comes in. What goes out is encoded by
+//! [`frame`](super::frame); the session only remembers whether a Close was sent.
+
+use super::{
+    error::ProtocolError,
+    frame::{self, CONTROL_BYTES_MAX, CloseCode, Control, Data, Header, OpCode},
+};
+
+/// From this many bytes on, a message is received straight into its own buffer, and a reply is
+/// sent from where it lies instead of being copied.
+pub const LARGE_BYTES: usize = 4096;
+
+/// The first reservation for a message that comes in parts; it doubles from there. What a header
+/// announces is never reserved, so that fourteen bytes cannot cost sixteen megabytes.
+const GROWTH_BYTES: usize = 64 * 1024;
+
+/// Which end of the connection a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Server,
+    Client,
+}
+
+/// What holds for all sessions of a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    pub role: Role,
+    /// The largest message, inclusive, in bytes.
+    pub message_bytes_max: usize,
+}
+
+/// A data message: text is valid UTF-8 (RFC 6455, 5.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    Text(&'a str),
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// The payload, whatever its kind.
+    #[inline]
+    pub fn as_bytes(&self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn opcode(&self) -> OpCode {
+        match self {
+            Self::Text(_) => OpCode::Data(Data::Text),
+            Self::Binary(_) => OpCode::Data(Data::Binary),
+        }
+    }
+}
+
+/// The body of a Close frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Close<'a> {
+    /// [`CloseCode::Status`] (1005) when the frame had no body (RFC 6455, 7.1.5).
+    pub code: CloseCode,
+    pub reason: &'a str,
+}
+
+/// What the other side said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    Message(Message<'a>),
+    /// Wants a Pong with the same payload (RFC 6455, 5.5.3).
+    Ping(&'a [u8]),
+    Pong(&'a [u8]),
+    /// Wants a Close in return, unless one was sent before (RFC 6455, 5.5.1). The last event.
+    Close(Close<'a>),
+}
+
+/// Received bytes on their way through a session.
+#[derive(Debug)]
+pub struct Input<'b> {
+    bytes: &'b mut [u8],
+    at: usize,
+    /// Messages that did not lie in `bytes` in one piece. Events borrow from the last one.
+    held: Vec<Vec<u8>>,
+}
+
+impl<'b> Input<'b> {
+    pub fn new(bytes: &'b mut [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// All received bytes, the consumed ones too (unmasked by now).
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// The messages that were put together from parts and are still lent out.
+    pub fn held(&self) -> &[Vec<u8>] {
+        &self.held
+    }
+
+    /// What has not been consumed yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Puts together messages that nobody looks at any more out of the way.
+    fn release_small(&mut self) {
+        if self
+            .held
+            .last()
+            .is_some_and(|last| last.len() < LARGE_BYTES)
+        {
+            self.held.pop();
+        }
+    }
+
+    fn hold(&mut self, bytes: Vec<u8>) -> Place {
+        let place = Place {
+            held: true,
+            start: 0,
+            end: bytes.len(),
+        };
+        self.held.push(bytes);
+        place
+    }
+
+    fn slice(&self, place: Place) -> &[u8] {
+        let source = match self.held.last() {
+            Some(last) if place.held => last,
+            _ => &*self.bytes,
+        };
+        &source[place.start..place.end]
+    }
+}
+
+/// Where an event's payload lies in an [`Input`].
+#[derive(Clone, Copy)]
+struct Place {
+    held: bool,
+    start: usize,
+    end: usize,
+}
+
+/// An event before its payload is borrowed.
+enum Step {
+    Starved,
+    Frame(OpCode, Place),
+}
+
+/// RFC 6455, 4.1 and 7.1: `CONNECTING` is the handshake's; these are the states after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Open,
+    /// We sent a Close and wait for the other one. Messages are read and dropped.
+    Closing,
+    /// A Close came, or the other side broke the protocol: nothing more is read.
+    Closed,
+}
+
+/// What a session keeps while a frame or message is cut by the end of the input.
+#[derive(Debug, Default)]
+struct Partial {
+    /// An incomplete header, or a control frame that is not all there.
+    raw: Vec<u8>,
+    /// The data frame whose payload is being received.
+    frame: Option<Payload>,
+    /// Kind of the message under way: `Text` or `Binary`.
+    kind: Option<Data>,
+    /// Its unmasked payload so far.
+    message: Vec<u8>,
+    /// How much of `message` is known to be whole UTF-8 characters.
+    checked: usize,
+    /// When the reactor first saw this message, in its ticks; 0 is not yet.
+    since: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Payload {
+    left: u64,
+    mask: Option<[u8; 4]>,
+    /// Payload position, for the mask.
+    at: usize,
+    is_final: bool,
+}
+
+/// One connection after its handshake. See the module's text.
+#[derive(Debug)]
+pub struct Session {
+    partial: Option<Box<Partial>>,
+    state: State,
+    text_only: bool,
+    close_sent: bool,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    pub fn new() -> Self {
+        Self {
+            partial: None,
+            state: State::Open,
+            text_only: false,
+            close_sent: false,
+        }
+    }
+
+    /// Refuses binary messages with 1003 (RFC 6455, 7.4.1), at the header of the first.
+    pub fn text_only(mut self) -> Self {
+        self.text_only = true;
+        self
+    }
+
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Notes that a Close frame goes out. `false` when one did before: an endpoint sends one
+    /// (RFC 6455, 5.5.1).
+    pub fn close(&mut self) -> bool {
+        if self.state == State::Open {
+            self.state = State::Closing;
+        }
+        !std::mem::replace(&mut self.close_sent, true)
+    }
+
+    /// Nothing more will be read, for good or bad.
+    pub fn end(&mut self) {
+        self.state = State::Closed;
+        self.partial = None;
+    }
+
+    /// The next event of `input`, or `None` when its end was reached. After an error the session
+    /// is closed; the error's code goes into the Close frame that answers it.
+    #[inline]
+    pub fn next<'i>(
+        &mut self,
+        input: &'i mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Option<Event<'i>>, ProtocolError> {
+        let result = self.step(input, rules).and_then(|step| match step {
+            Step::Starved => Ok(None),
+            Step::Frame(opcode, place) => event(opcode, input.slice(place)).map(Some),
+        });
+        match result {
+            Ok(Some(Event::Close(_))) | Err(_) => self.end(),
+            _ => {}
+        }
+        result
+    }
+
+    /// True while part of a message has come and the rest has not.
+    pub fn is_mid_message(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// Bytes kept for a message under way.
+    pub fn buffered_bytes(&self) -> usize {
+        self.partial.as_ref().map_or(0, |partial| {
+            size_of::<Partial>() + partial.raw.capacity() + partial.message.capacity()
+        })
+    }
+
+    /// When the message under way began. The first call with a partial message sets it to `now`:
+    /// the session has no clock of its own.
+    pub fn message_since(&mut self, now: u32) -> Option<u32> {
+        let partial = self.partial.as_mut()?;
+        if partial.since == 0 {
+            partial.since = now;
+        }
+        Some(partial.since)
+    }
+
+    /// Where the rest of a large frame may be received without a detour: the message buffer and
+    /// how many bytes of the frame are missing. Tell [`Session::received`] what was appended.
+    pub fn direct(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let partial = self.partial.as_mut()?;
+        let left = usize::try_from(partial.frame?.left).unwrap_or(usize::MAX);
+        if left < LARGE_BYTES {
+            return None;
+        }
+        let room = left.min(GROWTH_BYTES.max(partial.message.len()));
+        if partial.message.capacity() - partial.message.len() < room {
+            partial.message.reserve_exact(room);
+        }
+        Some((&mut partial.message, left))
+    }
+
+    /// `count` bytes of payload were appended to the buffer that [`Session::direct`] gave.
+    pub fn received(&mut self, count: usize) -> Result<(), ProtocolError> {
+        let Some(partial) = self.partial.as_mut() else {
+            return Ok(());
+        };
+        let Some(payload) = partial.frame.as_mut() else {
+            return Ok(());
+        };
+        let start = partial.message.len() - count;
+        if let Some(mask) = payload.mask {
+            frame::unmask(&mut partial.message[start..], mask, payload.at);
+        }
+        payload.at += count;
+        payload.left -= count as u64;
+        let checked = partial.check_text();
+        if checked.is_err() {
+            self.end();
+        }
+        checked
+    }
+
+    #[inline]
+    fn step(&mut self, input: &mut Input<'_>, rules: &Rules) -> Result<Step, ProtocolError> {
+        input.release_small();
+        loop {
+            if self.state == State::Closed {
+                input.at = input.bytes.len();
+            }
+            let step = match self.partial {
+                None => self.whole_frame(input, rules)?,
+                Some(_) => self.resume(input, rules)?,
+            };
+            return Ok(match step {
+                // Between two states: look again.
+                None => continue,
+                // After our Close, messages are read and dropped (RFC 6455, 1.4).
+                Some(Step::Frame(OpCode::Data(_), _)) if self.state == State::Closing => continue,
+                Some(step) => step,
+            });
+        }
+    }
+
+    /// The common case: nothing is pending, and a frame lies in the input in one piece.
+    #[inline]
+    fn whole_frame(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Option<Step>, ProtocolError> {
+        let available = &input.bytes[input.at..];
+        if available.is_empty() {
+            return Ok(Some(Step::Starved));
+        }
+        let Some(header) = Header::parse(available)? else {
+            self.keep(Partial {
+                raw: available.to_vec(),
+                ..Partial::default()
+            });
+            input.at = input.bytes.len();
+            return Ok(Some(Step::Starved));
+        };
+        self.admit(&header, None, 0, rules)?;
+        let start = input.at + header.size;
+        let whole = header.length <= (input.bytes.len() - start) as u64;
+        match header.opcode {
+            OpCode::Control(_) if !whole => {
+                self.keep(Partial {
+                    raw: available.to_vec(),
+                    ..Partial::default()
+                });
+                input.at = input.bytes.len();
+                Ok(Some(Step::Starved))
+            }
+            OpCode::Data(kind) if !whole || !header.is_final => {
+                self.keep(Partial {
+                    frame: Some(Payload::of(&header)),
+                    kind: Some(kind),
+                    ..Partial::default()
+                });
+                input.at = start;
+                Ok(None)
+            }
+            opcode => {
+                let end = start + header.length as usize;
+                if let Some(mask) = header.mask {
+                    frame::unmask(&mut input.bytes[start..end], mask, 0);
+                }
+                input.at = end;
+                Ok(Some(Step::Frame(
+                    opcode,
+                    Place {
+                        held: false,
+                        start,
+                        end,
+                    },
+                )))
+            }
+        }
+    }
+
+    /// Goes on with what an earlier input, or an earlier frame of this one, left.
+    fn resume(
+        &mut self,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Option<Step>, ProtocolError> {
+        let Some(mut partial) = self.partial.take() else {
+            return Ok(None);
+        };
+        let step = if partial.frame.is_some() {
+            partial.take_payload(input)
+        } else {
+            self.take_frame(&mut partial, input, rules)
+        }?;
+        if !partial.is_clean() {
+            self.partial = Some(partial);
+        }
+        Ok(step)
+    }
+
+    /// Collects the next header of a fragmented message, or any header or control frame that was
+    /// cut; at most 139 bytes.
+    fn take_frame(
+        &self,
+        partial: &mut Partial,
+        input: &mut Input<'_>,
+        rules: &Rules,
+    ) -> Result<Option<Step>, ProtocolError> {
+        loop {
+            // Without bytes from before, the frame can be read where it lies.
+            let from_input = partial.raw.is_empty();
+            let bytes = if from_input {
+                &input.bytes[input.at..]
+            } else {
+                &partial.raw[..]
+            };
+            let Some(header) = Header::parse(bytes)? else {
+                let Some(byte) = input.bytes.get(input.at) else {
+                    return Ok(Some(Step::Starved));
+                };
+                partial.raw.push(*byte);
+                input.at += 1;
+                continue;
+            };
+            self.admit(&header, partial.kind, partial.message.len(), rules)?;
+            if from_input {
+                let size = header.size;
+                partial
+                    .raw
+                    .extend_from_slice(&input.bytes[input.at..input.at + size]);
+                input.at += size;
+            }
+            let OpCode::Control(_) = header.opcode else {
+                partial.raw = Vec::new();
+                partial.frame = Some(Payload::of(&header));
+                if let OpCode::Data(kind @ (Data::Text | Data::Binary)) = header.opcode {
+                    partial.kind = Some(kind);
+                }
+                return Ok(None);
+            };
+            let missing = header.size + header.length as usize - partial.raw.len();
+            let rest = input.rest();
+            let taken = missing.min(rest.len());
+            partial.raw.extend_from_slice(&rest[..taken]);
+            input.at += taken;
+            if taken < missing {
+                return Ok(Some(Step::Starved));
+            }
+            let mut raw = std::mem::take(&mut partial.raw);
+            if let Some(mask) = header.mask {
+                frame::unmask(&mut raw[header.size..], mask, 0);
+            }
+            let mut place = input.hold(raw);
+            place.start = header.size;
+            return Ok(Some(Step::Frame(header.opcode, place)));
+        }
+    }
+
+    /// Every rule about whether this frame may come now. `kind` and `so_far` describe the
+    /// message under way.
+    #[inline]
+    fn admit(
+        &self,
+        header: &Header,
+        kind: Option<Data>,
+        so_far: usize,
+        rules: &Rules,
+    ) -> Result<(), ProtocolError> {
+        if header.reserved {
+            return Err(ProtocolError::ReservedBit);
+        }
+        match (rules.role, header.mask) {
+            (Role::Server, None) => return Err(ProtocolError::Unmasked),
+            (Role::Client, Some(_)) => return Err(ProtocolError::Masked),
+            _ => {}
+        }
+        match header.opcode {
+            OpCode::Control(_) if !header.is_final => return Err(ProtocolError::FragmentedControl),
+            OpCode::Control(_) if header.length > CONTROL_BYTES_MAX as u64 => {
+                return Err(ProtocolError::ControlTooLong);
+            }
+            OpCode::Control(_) => return Ok(()),
+            OpCode::Data(Data::Continue) if kind.is_none() => {
+                return Err(ProtocolError::UnexpectedContinuation);
+            }
+            OpCode::Data(Data::Text | Data::Binary) if kind.is_some() => {
+                return Err(ProtocolError::ExpectedContinuation);
+            }
+            OpCode::Data(Data::Binary) if self.text_only => {
+                return Err(ProtocolError::BinaryUnsupported);
+            }
+            OpCode::Data(_) => {}
+        }
+        if header.length > (rules.message_bytes_max.saturating_sub(so_far)) as u64 {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn keep(&mut self, partial: Partial) {
+        self.partial = Some(Box::new(partial));
+    }
+}
+
+impl Payload {
+    fn of(header: &Header) -> Self {
+        Self {
+            left: header.length,
+            mask: header.mask,
+            at: 0,
+            is_final: header.is_final,
+        }
+    }
+}
+
+impl Partial {
+    /// Moves payload from the input into the message; gives the message once it is whole.
+    fn take_payload(&mut self, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {
+        let Some(mut payload) = self.frame.take() else {
+            return Ok(None);
+        };
+        let rest = input.rest();
+        let taken = rest
+            .len()
+            .min(usize::try_from(payload.left).unwrap_or(usize::MAX));
+        let start = self.message.len();
+        self.message.extend_from_slice(&rest[..taken]);
+        input.at += taken;
+        if let Some(mask) = payload.mask {
+            frame::unmask(&mut self.message[start..], mask, payload.at);
+        }
+        payload.at += taken;
+        payload.left -= taken as u64;
+        if taken > 0 {
+            self.check_text()?;
+        }
+        if payload.left > 0 {
+            self.frame = Some(payload);
+            return Ok(Some(Step::Starved));
+        }
+        if !payload.is_final {
+            return Ok(None);
+        }
+        let kind = self.kind.take().unwrap_or(Data::Binary);
+        let place = input.hold(std::mem::take(&mut self.message));
+        self.checked = 0;
+        Ok(Some(Step::Frame(OpCode::Data(kind), place)))
+    }
+
+    /// Fails at the first byte that no continuation could make valid (RFC 6455, 8.1), so that a
+    /// long bad text is not received to its end.
+    fn check_text(&mut self) -> Result<(), ProtocolError> {
+        if self.kind != Some(Data::Text) {
+            return Ok(());
+        }
+        match simdutf8::compat::from_utf8(&self.message[self.checked..]) {
+            Ok(_) => self.checked = self.message.len(),
+            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
+            Err(_) => return Err(ProtocolError::InvalidUtf8),
+        }
+        Ok(())
+    }
+
+    fn is_clean(&self) -> bool {
+        self.raw.is_empty() && self.frame.is_none() && self.kind.is_none()
+    }
+}
+
+/// Gives a complete, unmasked frame its meaning.
+#[inline]
+fn event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
+    Ok(match opcode {
+        OpCode::Data(Data::Text) => {
+            let text = simdutf8::basic::from_utf8(payload);
+            Event::Message(Message::Text(text.map_err(|_| ProtocolError::InvalidUtf8)?))
+        }
+        OpCode::Data(_) => Event::Message(Message::Binary(payload)),
+        OpCode::Control(Control::Ping) => Event::Ping(payload),
+        OpCode::Control(Control::Pong) => Event::Pong(payload),
+        OpCode::Control(_) => Event::Close(close(payload)?),
+    })
+}
+
+/// RFC 6455, 5.5.1 and 7.4: the body of a Close frame.
+fn close(payload: &[u8]) -> Result<Close<'_>, ProtocolError> {
+    let (code, reason) = match payload {
+        [] => {
+            return Ok(Close {
+                code: CloseCode::Status,
+                reason: "",
+            });
+        }
+        [_] => return Err(ProtocolError::MalformedClose),
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
+    };
+    // RFC 6455, 7.4.2, and the registry: 1004-1006 and 1015 are never sent, 1016-2999 are
+    // unassigned. 1012-1014 were registered later.
+    let valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
+    if !valid {
+        return Err(ProtocolError::InvalidCloseCode);
+    }
+    let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
+    Ok(Close {
+        code: code.into(),
+        reason,
+    })
+}

@@ -1,0 +1,196 @@
+//! Taking connections in: in batches, politely refusing what is too much, and never spinning when
+//! the machine has no more to give.
+
+use std::{fs::File, io, time::Duration};
+
+use mio::{Registry, Token, net::TcpListener};
+
+use super::{Mail, Reactor};
+use crate::{
+    connection::{Connection, Flags, Link},
+    handler::{Handler, Reason, Refusal},
+    metrics::Operation,
+    transport::Transport,
+    wheel::{TICK_MS, Tick},
+};
+
+/// How long a listener rests after the system refused a descriptor or memory.
+const REST: Duration = Duration::from_millis(200);
+
+/// A listening socket of one reactor.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    /// Of the admin side.
+    is_admin: bool,
+    /// An edge was seen and the queue not yet found empty.
+    pub is_pending: bool,
+    resting_until: Option<Tick>,
+}
+
+impl Listener {
+    pub fn new(socket: TcpListener, is_admin: bool) -> Self {
+        Self {
+            socket,
+            is_admin,
+            is_pending: false,
+            resting_until: None,
+        }
+    }
+
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, mio::Interest::READABLE)
+    }
+
+    pub fn is_resting(&self) -> bool {
+        self.resting_until.is_some()
+    }
+}
+
+/// One descriptor kept back, to be spent on telling a peer that there are none left.
+#[derive(Debug)]
+pub struct Spare(Option<File>);
+
+impl Spare {
+    pub fn new() -> Self {
+        Self(File::open("/dev/null").ok())
+    }
+}
+
+impl<H: Handler> Reactor<H> {
+    /// Takes what waits at the listeners, up to the budget.
+    pub(super) fn accept(&mut self) {
+        let mut budget = self.core.settings.accept_budget;
+        for index in 0..self.listeners.len() {
+            let now = self.core.now;
+            let listener = &mut self.listeners[index];
+            if listener.resting_until.is_some_and(|until| until <= now) {
+                listener.resting_until = None;
+            }
+            let flags = if listener.is_admin {
+                Flags::ADMIN
+            } else {
+                Flags::default()
+            };
+            while budget > 0 && self.listeners[index].is_pending {
+                if self.listeners[index].is_resting() || self.connections.is_full() {
+                    break;
+                }
+                budget -= 1;
+                match self.listeners[index].socket.accept() {
+                    Ok((stream, _)) if self.hand_to.is_empty() => self.admit(stream, flags),
+                    Ok((stream, _)) => self.hand_over(stream, flags),
+                    Err(error) => self.accept_failed(index, &error),
+                }
+            }
+            if self.connections.is_full() && self.listeners[index].is_pending {
+                // Even the slots for refusals are taken: who knocks now waits in the backlog
+                // until one is free.
+                self.rest(index);
+            }
+        }
+    }
+
+    /// Reactor 0 keeps its own share and hands the others theirs, in turn.
+    fn hand_over(&mut self, stream: mio::net::TcpStream, flags: Flags) {
+        self.handed = (self.handed + 1) % (self.hand_to.len() + 1);
+        match self.handed.checked_sub(1) {
+            None => self.admit(stream, flags),
+            Some(other) => self.hand_to[other].send(Mail::Socket(stream, flags)),
+        }
+    }
+
+    /// Gives a socket a slot and a handshake deadline.
+    pub(super) fn admit(&mut self, stream: mio::net::TcpStream, mut flags: Flags) {
+        #[cfg(not(target_os = "linux"))]
+        let _ = stream.set_nodelay(true);
+        let core = &mut self.core;
+        if self.shutdown.is_some() {
+            return;
+        }
+        let slots_left = self.connections.capacity() - self.connections.len();
+        if !core.gate.enter() || slots_left <= super::settings::SHED_SLOTS {
+            flags.set(Flags::SHED);
+        }
+        let link = Link::new(Transport::new(stream), flags, core.now);
+        let Ok(key) = self.connections.insert(Connection { link, state: None }) else {
+            core.gate.leave();
+            core.block.refused.add(Reason::ConnectionCap as usize);
+            return;
+        };
+        core.block.sockets.add(1);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if let Err(error) = connection
+            .link
+            .transport
+            .register(self.poll.registry(), key.to_token())
+        {
+            core.block.io_error(Operation::Accept);
+            log::debug!("cannot register a connection error=\"{error}\"");
+            core.bury(key, connection);
+            return;
+        }
+        core.rearm(key, &mut connection.link);
+        if flags.has(Flags::SHED) {
+            let cap = core.gate.connections_max();
+            if core.throttles.connection_cap.allow(core.now) {
+                log::warn!(
+                    "connection limit reached, refusing with 503 connections={cap} \
+                     remedy=\"raise ulimit -n or TIDEMILL_MAX_CONNECTIONS\""
+                );
+            }
+        }
+    }
+
+    fn accept_failed(&mut self, index: usize, error: &io::Error) {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            self.listeners[index].is_pending = false;
+            return;
+        }
+        // The peer gave up while it waited in the queue: the next one may not have.
+        let gone = [io::ErrorKind::ConnectionAborted, io::ErrorKind::Interrupted];
+        if gone.contains(&error.kind()) {
+            return;
+        }
+        self.core.block.io_error(Operation::Accept);
+        let exhausted = matches!(
+            error.raw_os_error(),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+        );
+        if self.core.throttles.descriptors.allow(self.core.now) {
+            log::warn!(
+                "cannot accept error=\"{error}\" connections={} remedy=\"raise ulimit -n\"",
+                self.connections.len()
+            );
+        }
+        if exhausted {
+            self.refuse_with_spare(index);
+        }
+        self.rest(index);
+    }
+
+    /// Frees the spare descriptor, spends it on one 503, and takes it back.
+    fn refuse_with_spare(&mut self, index: usize) {
+        drop(self.spare.0.take());
+        if let Ok((stream, _)) = self.listeners[index].socket.accept() {
+            let mut answer = Vec::new();
+            let refusal = Refusal::from(Reason::Descriptors);
+            let server = self.core.settings.server_header.as_deref();
+            refusal.response().encode(&mut answer, server, false, false);
+            // One attempt: the socket is new, so its buffer takes this much.
+            let mut transport = Transport::new(stream);
+            if transport.send(&answer).is_ok() {
+                let _ = transport.finish();
+            }
+            self.core.block.refused.add(Reason::Descriptors as usize);
+        }
+        self.spare = Spare::new();
+    }
+
+    fn rest(&mut self, index: usize) {
+        let ticks = (REST.as_millis() as u64 / TICK_MS) as Tick;
+        self.listeners[index].resting_until = Some(self.core.now + ticks);
+    }
+}

@@ -1,0 +1,180 @@
+//! What happens when nothing happens: handshakes that stall, peers to be pinged, peers that do not
+//! answer. One lazy timer a connection; a look at it computes what is really due.
+
+use super::{Core, Reactor};
+use crate::{
+    connection::{Connection, Flags, Link, Stage},
+    handler::{CloseCode, Handler, Peer, Reason},
+    metrics::Timeout,
+    protocol::{frame::Control, session::State},
+    slots::Key,
+    wheel::{TICK_MS, Tick},
+};
+
+/// Connections looked at in one turn.
+const LOOKS_PER_TURN_MAX: usize = 2000;
+
+/// How long a peer that was told goodbye may go on sending, and one that came when the server was
+/// full may take for its request.
+const LINGER: Tick = (1000 / TICK_MS) as Tick;
+
+/// What our pings carry.
+const HEARTBEAT: &[u8] = b"heartbeat";
+
+/// What is due first for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Handshake,
+    Message,
+    Ping,
+    Pong,
+    Idle,
+    Close,
+    Linger,
+    Application,
+}
+
+impl<H: Handler> Reactor<H> {
+    /// Looks at the connections whose timer has come.
+    pub(super) fn expire(&mut self) {
+        self.core.wheel.advance(self.core.now);
+        for _ in 0..LOOKS_PER_TURN_MAX {
+            let Some(slot) = self.core.wheel.pop_due() else {
+                return;
+            };
+            let Some(key) = self.connections.key_at(slot) else {
+                continue;
+            };
+            self.visit(key, |core, key, connection| {
+                if let Some((at, due)) = core.due(&mut connection.link)
+                    && at <= core.now
+                {
+                    core.act(due, key, connection);
+                }
+                if !connection.link.is_dead() {
+                    core.rearm(key, &mut connection.link);
+                }
+            });
+        }
+    }
+}
+
+impl<H: Handler> Core<H> {
+    /// Sets the timer of a connection to what is due for it first.
+    pub(super) fn rearm(&mut self, key: Key, link: &mut Link) {
+        match self.due(link) {
+            Some((at, _)) => self.wheel.set(key.slot, at),
+            None => self.wheel.cancel(key.slot),
+        }
+    }
+
+    /// The earliest deadline of a connection.
+    fn due(&self, link: &mut Link) -> Option<(Tick, Due)> {
+        let settings = &self.settings;
+        let Link {
+            stage,
+            flags,
+            since,
+            last_seen,
+            deadline,
+            ..
+        } = link;
+        let session = match stage {
+            Stage::Dead => return None,
+            Stage::Lingering { .. } => return Some((*since + LINGER, Due::Linger)),
+            _ if flags.has(Flags::FINISHING) => {
+                return Some((*since + settings.close_timeout, Due::Close));
+            }
+            Stage::Http(_) if flags.has(Flags::SHED) => {
+                return Some((*since + LINGER, Due::Handshake));
+            }
+            Stage::Http(_) => return Some((*since + settings.handshake_timeout, Due::Handshake)),
+            Stage::Open(session) if session.state() != State::Open => {
+                return Some((*since + settings.close_timeout, Due::Close));
+            }
+            Stage::Open(session) => session,
+        };
+        // A ping that was answered leaves `since` as it is: the next one keeps its phase.
+        let heartbeat = match (settings.ping_interval, flags.has(Flags::PINGED)) {
+            (0, _) => None,
+            (interval, false) => Some((*since + interval, Due::Ping)),
+            (_, true) => Some((*since + settings.pong_timeout, Due::Pong)),
+        };
+        let idle = (settings.idle_timeout > 0)
+            .then_some((last_seen.saturating_add(settings.idle_timeout), Due::Idle));
+        // What waits because we do not read is not the peer's delay.
+        let reading = !flags.has(Flags::PAUSED | Flags::SUSPENDED);
+        let message = session
+            .message_since(self.now)
+            .filter(|_| reading && settings.message_timeout > 0)
+            .map(|since| (since + settings.message_timeout, Due::Message));
+        let application = (*deadline > 0).then_some((*deadline, Due::Application));
+        [heartbeat, idle, message, application]
+            .into_iter()
+            .flatten()
+            .min_by_key(|(at, _)| *at)
+    }
+
+    fn act(&mut self, due: Due, key: Key, connection: &mut Connection<H::State>) {
+        match due {
+            Due::Ping => self.ping(key, connection),
+            Due::Application => self.wake_application(key, connection),
+            Due::Linger => self.bury(key, connection),
+            Due::Handshake => self.handshake_expired(key, connection),
+            Due::Pong => {
+                self.block.timeout(Timeout::Pong);
+                self.bury(key, connection);
+            }
+            Due::Close => {
+                self.block.timeout(Timeout::Close);
+                connection.link.transport.abandon();
+                self.bury(key, connection);
+            }
+            Due::Idle => {
+                self.block.timeout(Timeout::Idle);
+                self.expel(key, connection, CloseCode::Away, "idle timeout");
+            }
+            Due::Message => {
+                self.block.timeout(Timeout::Message);
+                self.expel(key, connection, CloseCode::Policy, "message timeout");
+            }
+        }
+    }
+
+    fn ping(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let link = &mut connection.link;
+        link.since = self.now;
+        link.flags.set(Flags::PINGED);
+        self.cork.control(Control::Ping, HEARTBEAT);
+        self.uncork_alone(key, connection);
+    }
+
+    /// A request that did not come in time is told so; a connection kept alive between two
+    /// requests just ends.
+    fn handshake_expired(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let is_between = matches!(connection.link.stage, Stage::Http(None))
+            && connection.link.flags.has(Flags::ANSWERED);
+        if is_between {
+            return self.bury(key, connection);
+        }
+        self.block.timeout(Timeout::Handshake);
+        self.refuse(Reason::HandshakeTimeout.into(), key, connection);
+    }
+
+    fn wake_application(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let id = self.conn_id(key);
+        let Connection {
+            link,
+            state: Some(state),
+        } = connection
+        else {
+            return;
+        };
+        link.deadline = 0;
+        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        if let Err(failure) = self.handler.deadline(&mut peer, state) {
+            self.failed(failure.text(), key, connection);
+        }
+        self.uncork_alone(key, connection);
+    }
+}

@@ -1,0 +1,308 @@
+//! How a connection pauses, resumes and ends. Whatever happened in a call, [`Core::settle`] draws
+//! the consequences; slots are freed in `reap` alone.
+
+use std::io;
+
+use super::{Core, Reactor};
+use crate::{
+    connection::{Connection, Flags, Link, Stage},
+    handler::{CloseCode, Handler, Peer, Reason},
+    metrics::Operation,
+    protocol::{ProtocolError, session::Input},
+    slots::Key,
+};
+
+/// Bytes thrown away from a peer that goes on sending after our last word.
+const LINGER_BYTES_MAX: u32 = 256 * 1024;
+
+impl<H: Handler> Core<H> {
+    /// Draws the consequences of whatever was done with a connection.
+    #[inline]
+    pub(super) fn settle(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let link = &connection.link;
+        let unsettled = Flags::OWED | Flags::FINISHING | Flags::PAUSED | Flags::REARM;
+        let lingering = matches!(link.stage, Stage::Lingering { .. });
+        if link.outbox.is_empty() && !link.flags.has(unsettled) && !lingering {
+            return;
+        }
+        self.settle_unusual(key, connection);
+    }
+
+    #[cold]
+    fn settle_unusual(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let waiting = connection.link.outbox.len();
+        if waiting > self.settings.outbox_bytes_hard {
+            return self.drop_slow(key, connection);
+        }
+        let link = &mut connection.link;
+        if waiting >= self.settings.outbox_bytes_soft {
+            link.flags.set(Flags::PAUSED);
+        }
+        if let Stage::Lingering { discarded_bytes } = link.stage
+            && discarded_bytes > LINGER_BYTES_MAX
+        {
+            return self.bury(key, connection);
+        }
+        if link.flags.has(Flags::FINISHING) && link.outbox.is_empty() {
+            self.finish(key, connection);
+        }
+        let link = &mut connection.link;
+        if link.flags.has(Flags::REARM) && !link.is_dead() {
+            link.flags.clear(Flags::REARM);
+            self.rearm(key, link);
+        }
+        if link.flags.has(Flags::OWED) && link.is_readable() && link.flags.raise(Flags::READY) {
+            self.ready.push(key);
+        }
+    }
+
+    /// Sends what the cork has gathered; `false` when the connection was lost over it.
+    #[inline]
+    pub(super) fn uncork(
+        &mut self,
+        key: Key,
+        connection: &mut Connection<H::State>,
+        input: &Input<'_>,
+    ) -> bool {
+        if self.cork.is_empty() {
+            return true;
+        }
+        let link = &mut connection.link;
+        self.block.bytes_sent.add(self.cork.len() as u64);
+        match link.flush_cork(&mut self.cork, input) {
+            Ok(()) => {
+                if link.outbox.len() >= self.settings.outbox_bytes_soft {
+                    link.flags.set(Flags::PAUSED);
+                }
+                true
+            }
+            Err(error) => {
+                self.cork.clear();
+                self.lost(key, connection, Operation::Send, &error);
+                false
+            }
+        }
+    }
+
+    /// As [`Core::uncork`], for what was not caused by received bytes.
+    pub(super) fn uncork_alone(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        self.uncork(key, connection, &Input::new(&mut []));
+    }
+
+    /// Puts a connection on the list of those whose socket takes bytes again.
+    pub(super) fn want_flush(&mut self, key: Key, link: &mut Link) {
+        if link.flags.raise(Flags::UNFLUSHED) {
+            self.unflushed.push(key);
+        }
+    }
+
+    /// Sends from the outbox. Below the low mark, half of the soft one, reading goes on and the
+    /// handler hears of it.
+    pub(super) fn flush(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        if let Err(error) = connection.link.flush_outbox() {
+            return self.lost(key, connection, Operation::Send, &error);
+        }
+        let Connection { link, state } = connection;
+        let low = self.settings.outbox_bytes_soft / 2;
+        if link.outbox.len() >= low.max(1) || !link.flags.has(Flags::PAUSED) {
+            return;
+        }
+        link.flags.clear(Flags::PAUSED);
+        let Some(application) = state else { return };
+        let id = self.conn_id(key);
+        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        if let Err(failure) = self.handler.drain(&mut peer, application) {
+            self.failed(failure.text(), key, connection);
+        }
+        self.uncork_alone(key, connection);
+    }
+
+    /// Tells the handler that its connection is over. Called for every end, effective once.
+    pub(super) fn farewell(
+        &mut self,
+        key: Key,
+        connection: &mut Connection<H::State>,
+        code: CloseCode,
+        reason: &str,
+    ) {
+        let Some(state) = connection.state.take() else {
+            return;
+        };
+        let id = self.conn_id(key);
+        self.block.connections[self.handler.dialect(&state)].subtract(1);
+        self.block.closed(code.into());
+        log::debug!("closed id={id} code={code}");
+        self.handler.close(id, state, code, reason);
+    }
+
+    /// The other side broke the protocol: it is told by the close code (RFC 6455, 7.1.7).
+    pub(super) fn violated(
+        &mut self,
+        error: ProtocolError,
+        key: Key,
+        connection: &mut Connection<H::State>,
+    ) {
+        log::debug!("protocol error id={} error=\"{error}\"", self.conn_id(key));
+        self.expel(key, connection, error.close_code(), &error.to_string());
+    }
+
+    /// The handler failed.
+    pub(super) fn failed(&mut self, text: &str, key: Key, connection: &mut Connection<H::State>) {
+        if self.throttles.handler.allow(self.now) {
+            log::warn!("handler failed id={} error={text:?}", self.conn_id(key));
+        }
+        self.expel(key, connection, CloseCode::Error, "internal error");
+    }
+
+    /// A handler panicked somewhere in a call about this connection.
+    pub(super) fn recover(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        self.cork.clear();
+        match connection.link.stage {
+            Stage::Http(_) => self.refuse(Reason::HandlerFailed.into(), key, connection),
+            Stage::Open(_) => self.failed("panic", key, connection),
+            _ => self.bury(key, connection),
+        }
+        self.uncork_alone(key, connection);
+    }
+
+    /// Ends a WebSocket connection from our side without waiting for an answer: Close, FIN, and
+    /// patience for a peer that is still sending.
+    pub(super) fn expel(
+        &mut self,
+        key: Key,
+        connection: &mut Connection<H::State>,
+        code: CloseCode,
+        reason: &str,
+    ) {
+        let link = &mut connection.link;
+        let Stage::Open(session) = &mut link.stage else {
+            return;
+        };
+        if session.close() {
+            self.cork.close(code, reason);
+        }
+        session.end();
+        link.since = self.now;
+        link.unread = None;
+        link.flags.clear(Flags::PAUSED | Flags::SUSPENDED);
+        link.flags
+            .set(Flags::FINISHING | Flags::LINGER | Flags::REARM);
+        self.farewell(key, connection, code, reason);
+        self.uncork_alone(key, connection);
+    }
+
+    /// The socket failed: nobody is there to be told.
+    pub(super) fn lost(
+        &mut self,
+        key: Key,
+        connection: &mut Connection<H::State>,
+        operation: Operation,
+        error: &io::Error,
+    ) {
+        self.block.io_error(operation);
+        log::debug!("connection lost id={} error=\"{error}\"", self.conn_id(key));
+        self.bury(key, connection);
+    }
+
+    /// The peer sends no more.
+    pub(super) fn ended(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let link = &mut connection.link;
+        // Half-closed right after a request: its answer still goes out.
+        if matches!(link.stage, Stage::Http(_)) && !link.outbox.is_empty() {
+            link.flags.set(Flags::FINISHING);
+            return;
+        }
+        self.bury(key, connection);
+    }
+
+    /// All was said and sent: close, or linger for a peer that may still be sending.
+    fn finish(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        let link = &mut connection.link;
+        if !link.flags.has(Flags::LINGER) || link.transport.finish().is_err() {
+            return self.bury(key, connection);
+        }
+        link.flags.clear(Flags::FINISHING | Flags::LINGER);
+        link.stage = Stage::Lingering { discarded_bytes: 0 };
+        link.since = self.now;
+        link.unread = None;
+        link.flags.set(Flags::OWED | Flags::REARM);
+    }
+
+    /// Closes a peer that does not read, at once and without a word: its socket takes none.
+    pub(super) fn drop_slow(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        self.block.slow_consumers.add(1);
+        if self.throttles.slow_consumer.allow(self.now) {
+            log::warn!(
+                "slow consumer closed id={} outbox_bytes={} limit={}",
+                self.conn_id(key),
+                connection.link.outbox.len(),
+                self.settings.outbox_bytes_hard
+            );
+        }
+        connection.link.transport.abandon();
+        self.bury(key, connection);
+    }
+
+    /// Marks a connection to be freed at the end of the turn.
+    pub(super) fn bury(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        if connection.link.is_dead() {
+            return;
+        }
+        connection.link.stage = Stage::Dead;
+        connection.link.outbox.clear();
+        connection.link.unread = None;
+        self.dead.push(key);
+        self.farewell(key, connection, CloseCode::Abnormal, "");
+    }
+}
+
+impl<H: Handler> Reactor<H> {
+    /// Frees the slots of those that ended in this turn.
+    pub(super) fn reap(&mut self) {
+        while let Some(key) = self.core.dead.pop() {
+            self.core.wheel.cancel(key.slot);
+            // Dropping the socket closes it; epoll forgets it by itself.
+            if self.connections.remove(key).is_some() {
+                self.core.gate.leave();
+                self.core.block.sockets.subtract(1);
+            }
+        }
+    }
+
+    /// Over the buffer budget of the process: closes those of this reactor that hold most, until
+    /// the excess is gone.
+    pub(super) fn evict(&mut self) {
+        let is_over = |core: &Core<H>| core.gate.buffer_excess_bytes() > 0;
+        if !is_over(&self.core) && self.core.holders.len() < 2 * self.connections.len() + 1024 {
+            return;
+        }
+        let mut sized = Vec::with_capacity(self.core.holders.len());
+        for key in std::mem::take(&mut self.core.holders) {
+            let Some(connection) = self.connections.get_mut(key) else {
+                continue;
+            };
+            match connection.link.buffered_bytes() {
+                0 => connection.link.flags.clear(Flags::HOLDER),
+                bytes => sized.push((bytes, key)),
+            }
+        }
+        sized.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, key) in &sized {
+            if !is_over(&self.core) {
+                break;
+            }
+            self.visit(*key, |core, key, connection| {
+                if core.throttles.buffers.allow(core.now) {
+                    log::warn!(
+                        "buffers exhausted, closing the largest id={} bytes={bytes} \
+                         remedy=\"raise TIDEMILL_MAX_BUFFER_BYTES\"",
+                        core.conn_id(key)
+                    );
+                }
+                core.drop_slow(key, connection);
+            });
+            self.core.publish_buffered();
+        }
+        self.core.holders = sized.into_iter().map(|(_, key)| key).collect();
+    }
+}

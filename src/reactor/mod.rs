@@ -1,0 +1,420 @@
+//! The reactor: one thread, one loop, the connections it alone owns.
+//!
+//! A turn is `wait -> accept -> read -> mail -> expire -> flush -> reap`, each a function. Replies
+//! leave at the end of the read that caused them, from the shared cork, while everything about
+//! that connection is hot; `flush` is for sockets that had refused bytes. Slots are freed only in
+//! `reap`, so no key changes its meaning inside a turn.
+//!
+//! [`Reactor`] holds the slab, [`Core`] everything else: so a connection can be borrowed from the
+//! one while the other works on it, and every way to touch a connection is [`Reactor::visit`].
+
+mod accept;
+mod expire;
+mod finish;
+mod http;
+mod read;
+mod settings;
+mod shutdown;
+mod throttle;
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+pub use accept::Listener;
+use accept::Spare;
+use mio::{Events, Poll, Token};
+pub use settings::Settings;
+use shutdown::Closing;
+pub use shutdown::Shutdown;
+use throttle::Throttles;
+
+use crate::{
+    connection::{Connection, Cork, Flags},
+    gate::Gate,
+    handler::{ConnId, Handler},
+    mailbox::{Mailbox, Sender},
+    metrics::{Block, TurnTimes},
+    slots::{Key, Slots},
+    wheel::{TICK_MS, Tick, Wheel},
+};
+
+/// The token of the mailbox; listeners count from 0.
+pub const MAIL: Token = Token(u32::MAX as usize);
+
+/// Readiness events taken from the kernel in one turn.
+const EVENTS_MAX: usize = 1024;
+
+/// Sends to sockets that had refused bytes, in one turn.
+const FLUSHES_PER_TURN_MAX: usize = 1024;
+
+/// The shared receive buffer. Only what was ever received at once is backed by memory.
+const RECEIVE_BYTES: usize = 128 * 1024;
+
+/// The first tick: far enough from 0 that a jittered past still is a tick.
+const FIRST_TICK: Tick = 1 << 24;
+
+/// How long a busy reactor may leave its turn times unpublished.
+const PUBLISH_TICKS: Tick = 1;
+
+/// What one thread may ask of a reactor.
+#[derive(Debug)]
+pub enum Mail {
+    /// A socket that another reactor accepted.
+    Socket(mio::net::TcpStream, Flags),
+    /// Stop accepting, close every connection, end.
+    Shutdown(Shutdown),
+}
+
+/// What a reactor is made of, prepared on the main thread.
+pub struct Parts<H: Handler> {
+    pub id: u16,
+    pub poll: Poll,
+    pub mailbox: Mailbox<Mail>,
+    pub listeners: Vec<Listener>,
+    /// Where accepted sockets go in turn; empty when this reactor keeps them.
+    pub hand_to: Vec<Sender<Mail>>,
+    pub handler: H,
+    pub settings: Settings,
+    pub gate: Arc<Gate>,
+    pub block: Arc<Block>,
+}
+
+/// One event loop and its connections. See the module's text.
+pub struct Reactor<H: Handler> {
+    poll: Poll,
+    events: Events,
+    mailbox: Mailbox<Mail>,
+    mailed: bool,
+    listeners: Vec<Listener>,
+    hand_to: Vec<Sender<Mail>>,
+    handed: usize,
+    spare: Spare,
+    connections: Slots<Connection<H::State>>,
+    shutdown: Option<Closing>,
+    core: Core<H>,
+}
+
+/// Everything of a reactor but its connections.
+struct Core<H: Handler> {
+    id: u16,
+    handler: H,
+    settings: Settings,
+    gate: Arc<Gate>,
+    block: Arc<Block>,
+    wheel: Wheel,
+    cork: Cork,
+    buffer: Vec<u8>,
+    /// Connections that are owed a read without an event.
+    ready: Vec<Key>,
+    /// Connections whose socket may take bytes again.
+    unflushed: Vec<Key>,
+    /// Connections to be freed at the end of the turn.
+    dead: Vec<Key>,
+    /// Connections that hold buffers, perhaps no longer.
+    holders: Vec<Key>,
+    /// Change of the buffered bytes that the gate does not know yet.
+    buffered: isize,
+    now: Tick,
+    started: Instant,
+    turns: TurnTimes,
+    published: Tick,
+    overload: Overload,
+    throttles: Throttles,
+    random: u64,
+}
+
+/// Turns too long for too long.
+#[derive(Debug, Default)]
+struct Overload {
+    since: Option<Tick>,
+    shedding: bool,
+}
+
+impl<H: Handler> Reactor<H> {
+    /// Puts a reactor together, on the thread that will run it.
+    pub fn new(parts: Parts<H>) -> io::Result<Self> {
+        let Parts {
+            id,
+            poll,
+            mailbox,
+            mut listeners,
+            hand_to,
+            handler,
+            settings,
+            gate,
+            block,
+        } = parts;
+        let connections = Slots::with_capacity(settings.slots)
+            .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            listener.register(poll.registry(), Token(index))?;
+        }
+        let core = Core {
+            id,
+            handler,
+            wheel: Wheel::new(FIRST_TICK, settings.slots),
+            settings,
+            gate,
+            block,
+            cork: Cork::with_capacity(4096),
+            buffer: vec![0; RECEIVE_BYTES],
+            ready: Vec::new(),
+            unflushed: Vec::new(),
+            dead: Vec::new(),
+            holders: Vec::new(),
+            buffered: 0,
+            now: FIRST_TICK,
+            started: Instant::now(),
+            turns: TurnTimes::default(),
+            published: FIRST_TICK,
+            overload: Overload::default(),
+            throttles: Throttles::default(),
+            random: 0x9e37_79b9_7f4a_7c15 ^ (u64::from(id) + 1) << 32,
+        };
+        Ok(Self {
+            events: Events::with_capacity(EVENTS_MAX),
+            poll,
+            mailbox,
+            mailed: false,
+            listeners,
+            hand_to,
+            handed: 0,
+            spare: Spare::new(),
+            connections,
+            shutdown: None,
+            core,
+        })
+    }
+
+    /// Runs until a shutdown is complete.
+    pub fn run(mut self) -> io::Result<()> {
+        while !self.is_done() {
+            self.turn()?;
+        }
+        self.abandon_rest();
+        Ok(())
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        self.wait()?;
+        self.accept();
+        self.read();
+        self.mail();
+        self.expire();
+        self.flush();
+        self.reap();
+        self.measure();
+        Ok(())
+    }
+
+    /// Sleeps until there is something to do, and reads the clock: the only time in this turn.
+    fn wait(&mut self) -> io::Result<()> {
+        let timeout = self.timeout();
+        match self.poll.poll(&mut self.events, timeout) {
+            // A signal is no event; the turn goes on without one.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            result => result?,
+        }
+        self.core.started = Instant::now();
+        self.core.now = self.tick();
+        for event in &self.events {
+            if event.token() == MAIL {
+                self.mailed = true;
+            } else if let Some(listener) = self.listeners.get_mut(event.token().0) {
+                listener.is_pending = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every socket that has something to say, then those that had more than their share.
+    fn read(&mut self) {
+        let owed = std::mem::take(&mut self.core.ready);
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            let Some(key) = Key::from_token(event.token()) else {
+                continue;
+            };
+            let readable = event.is_readable() || event.is_read_closed();
+            if event.is_writable() && !readable {
+                self.note_writable(key);
+                continue;
+            }
+            let ended = event.is_read_closed() || event.is_error();
+            let writable = event.is_writable();
+            self.visit(key, |core, key, connection| {
+                if ended {
+                    connection.link.flags.set(Flags::READ_CLOSED);
+                }
+                if writable && !connection.link.outbox.is_empty() {
+                    core.want_flush(key, &mut connection.link);
+                }
+                core.receive(key, connection);
+            });
+        }
+        self.events = events;
+        for key in owed {
+            self.visit(key, |core, key, connection| {
+                connection.link.flags.clear(Flags::READY);
+                core.receive(key, connection);
+            });
+        }
+    }
+
+    /// A writable edge alone matters only to a connection with something to send.
+    fn note_writable(&mut self, key: Key) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.link.outbox.is_empty()
+        {
+            self.core.want_flush(key, &mut connection.link);
+        }
+    }
+
+    /// What other threads ask.
+    fn mail(&mut self) {
+        if std::mem::take(&mut self.mailed) {
+            self.mailbox.open();
+        }
+        while let Some(mail) = self.mailbox.pop() {
+            match mail {
+                Mail::Socket(stream, flags) => self.admit(stream, flags),
+                Mail::Shutdown(shutdown) => self.begin_shutdown(shutdown),
+            }
+        }
+    }
+
+    /// Sockets that take bytes again.
+    fn flush(&mut self) {
+        let mut waiting = std::mem::take(&mut self.core.unflushed);
+        let later = waiting.split_off(waiting.len().min(FLUSHES_PER_TURN_MAX));
+        for key in waiting.drain(..) {
+            self.visit(key, |core, key, connection| {
+                connection.link.flags.clear(Flags::UNFLUSHED);
+                core.flush(key, connection);
+            });
+        }
+        self.core.unflushed.extend(later);
+        self.advance_shutdown();
+        self.evict();
+    }
+
+    /// Does something with a connection, if it is still there: the only way to touch one. A panic
+    /// of the handler ends that connection; buffers are accounted for and what follows from the
+    /// call (pausing, resuming, ending) is settled.
+    fn visit(
+        &mut self,
+        key: Key,
+        action: impl FnOnce(&mut Core<H>, Key, &mut Connection<H::State>),
+    ) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.link.is_dead() {
+            return;
+        }
+        let core = &mut self.core;
+        let before = connection.link.buffered_bytes();
+        let result = catch_unwind(AssertUnwindSafe(|| action(core, key, connection)));
+        if result.is_err() {
+            core.recover(key, connection);
+        }
+        core.settle(key, connection);
+        let after = connection.link.buffered_bytes();
+        core.buffered += after.cast_signed() - before.cast_signed();
+        if after > 0 && connection.link.flags.raise(Flags::HOLDER) {
+            core.holders.push(key);
+        }
+    }
+
+    /// How long to sleep: not at all while something is owed, else until the next timer.
+    fn timeout(&self) -> Option<Duration> {
+        let core = &self.core;
+        let owed = !core.ready.is_empty()
+            || !core.unflushed.is_empty()
+            || core.wheel.has_due()
+            || self
+                .listeners
+                .iter()
+                .any(|listener| listener.is_pending && !listener.is_resting())
+            || !self.mailbox.is_empty();
+        if owed {
+            return Some(Duration::ZERO);
+        }
+        let mut next = core.wheel.next_tick();
+        let mut at_latest = |tick: Tick| next = Some(next.map_or(tick, |next| next.min(tick)));
+        if core.turns.is_stale() {
+            at_latest(core.published + PUBLISH_TICKS);
+        }
+        if self.shutdown.is_some() || self.listeners.iter().any(Listener::is_resting) {
+            at_latest(core.now + 1);
+        }
+        let due = Duration::from_millis(u64::from(next? - FIRST_TICK) * TICK_MS);
+        Some(due.saturating_sub(self.core.settings.epoch.elapsed()))
+    }
+
+    fn tick(&self) -> Tick {
+        let passed = self.core.started.duration_since(self.core.settings.epoch);
+        let ticks = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX) / TICK_MS;
+        FIRST_TICK.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
+    }
+
+    /// Looks back at the turn: was it too long, as the ones before it?
+    fn measure(&mut self) {
+        let core = &mut self.core;
+        let turn = core.started.elapsed();
+        core.turns.record(turn);
+        core.overload.judge(turn, core.now, core.settings.shed_turn);
+        if core.now >= core.published + PUBLISH_TICKS {
+            core.turns.publish(&core.block);
+            core.published = core.now;
+        }
+        core.publish_buffered();
+    }
+}
+
+impl<H: Handler> Core<H> {
+    fn conn_id(&self, key: Key) -> ConnId {
+        ConnId::new(self.id, key)
+    }
+
+    fn publish_buffered(&mut self) {
+        if self.buffered != 0 {
+            self.gate.buffer(self.buffered);
+            self.block
+                .buffer_bytes
+                .add(self.buffered.cast_unsigned() as u64);
+            self.buffered = 0;
+        }
+    }
+
+    /// A number that need not be secret: spreads timers.
+    fn random_below(&mut self, bound: Tick) -> Tick {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 33) as Tick % bound.max(1)
+    }
+}
+
+impl Overload {
+    /// Turns longer than the limit for a second begin the shedding, one short turn ends it.
+    fn judge(&mut self, turn: Duration, now: Tick, limit: Option<Duration>) {
+        if limit.is_none_or(|limit| turn < limit) {
+            *self = Self::default();
+            return;
+        }
+        let since = *self.since.get_or_insert(now);
+        let shedding = now >= since + (1000 / TICK_MS) as Tick;
+        if shedding && !self.shedding {
+            log::warn!(
+                "overloaded, refusing new upgrades turn_ms={}",
+                turn.as_millis()
+            );
+        }
+        self.shedding = shedding;
+    }
+}

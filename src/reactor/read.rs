@@ -1,0 +1,248 @@
+//! From bytes to the handler: one receive an event into the shared buffer, then whatever stage
+//! the connection is in makes of them what it can.
+
+use std::io;
+
+use super::Core;
+use crate::{
+    connection::{Connection, Flags, Link, Stage},
+    handler::{Control, Failure, Handler, Peer},
+    metrics::Operation,
+    protocol::{
+        ProtocolError,
+        frame::Control as ControlCode,
+        session::{Event, Input, State},
+    },
+    slots::Key,
+    transport::Received,
+};
+
+/// Replies are sent before the batch is over once this many bytes are gathered.
+const CORK_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a look at received bytes ended before they did.
+enum Stop {
+    /// The other side broke the protocol.
+    Violation(ProtocolError),
+    /// The handler gave up.
+    Failed(Failure),
+    /// The socket is lost.
+    Lost(io::Error),
+}
+
+/// What one receive brought.
+struct Fill {
+    /// Bytes in the shared buffer.
+    buffered: usize,
+    /// These, and those that went straight into a message.
+    total: usize,
+    /// The socket had less than there was room for: it is empty now.
+    drained: bool,
+}
+
+impl<H: Handler> Core<H> {
+    /// Reads from a connection until its socket is empty or it had its share.
+    pub(super) fn receive(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        connection.link.flags.clear(Flags::OWED);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.is_empty() {
+            // A handler panicked while the buffer was taken.
+            buffer = vec![0; super::RECEIVE_BYTES];
+        }
+        if let Some(mut unread) = connection.link.unread.take() {
+            self.digest(&mut unread, key, connection);
+        }
+        self.receive_into(&mut buffer, key, connection);
+        self.buffer = buffer;
+    }
+
+    fn receive_into(&mut self, buffer: &mut [u8], key: Key, connection: &mut Connection<H::State>) {
+        let mut budget = self.settings.read_budget_bytes;
+        while connection.link.is_readable() && budget > 0 {
+            let fill = match fill(&mut connection.link, buffer) {
+                Ok(Some(fill)) => fill,
+                Ok(None) => return self.ended(key, connection),
+                Err(Stop::Lost(error)) => {
+                    return self.lost(key, connection, Operation::Receive, &error);
+                }
+                Err(stop) => return self.stopped(stop, key, connection),
+            };
+            if fill.total > 0 {
+                connection.link.last_seen = self.now;
+                connection.link.flags.clear(Flags::PINGED);
+                self.block.bytes_received.add(fill.total as u64);
+                self.digest(&mut buffer[..fill.buffered], key, connection);
+            }
+            // A peer that is done sending is read to its end: no further event will come.
+            if fill.drained && (fill.total == 0 || !connection.link.flags.has(Flags::READ_CLOSED)) {
+                return;
+            }
+            budget = budget.saturating_sub(fill.total);
+        }
+        connection.link.flags.set(Flags::OWED);
+    }
+
+    /// Shows received bytes to the stage of the connection, and to the next one after an upgrade.
+    fn digest(&mut self, bytes: &mut [u8], key: Key, connection: &mut Connection<H::State>) {
+        let mut at = 0;
+        loop {
+            let rest = &mut bytes[at..];
+            match &mut connection.link.stage {
+                Stage::Http(_) if rest.is_empty() => return,
+                Stage::Http(_) => at += self.request(rest, key, connection),
+                Stage::Open(_) => return self.frames(rest, key, connection),
+                Stage::Lingering { discarded_bytes } => {
+                    *discarded_bytes = discarded_bytes.saturating_add(rest.len() as u32);
+                    return;
+                }
+                Stage::Dead => return,
+            }
+            if !connection.link.is_readable() {
+                return connection.link.keep_unread(&bytes[at..]);
+            }
+        }
+    }
+
+    /// Runs received bytes through the session, and what it finds through the handler.
+    #[inline]
+    fn frames(&mut self, bytes: &mut [u8], key: Key, connection: &mut Connection<H::State>) {
+        let mut input = Input::new(bytes);
+        loop {
+            match self.frame(&mut input, key, connection) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(stop) => {
+                    self.stopped(stop, key, connection);
+                    break;
+                }
+            }
+            if self.cork.len() >= CORK_BYTES_MAX && !self.uncork(key, connection, &input) {
+                return;
+            }
+            if !connection.link.is_readable() {
+                if connection.link.flags.has(Flags::FINISHING) && !input.rest().is_empty() {
+                    connection.link.flags.set(Flags::LINGER);
+                }
+                connection.link.keep_unread(input.rest());
+                break;
+            }
+        }
+        self.uncork(key, connection, &input);
+        self.watch_message(&mut connection.link);
+    }
+
+    /// Handles the next event; `false` when there is none.
+    #[inline]
+    fn frame(
+        &mut self,
+        input: &mut Input<'_>,
+        key: Key,
+        connection: &mut Connection<H::State>,
+    ) -> Result<bool, Stop> {
+        let id = self.conn_id(key);
+        let Connection { link, state } = connection;
+        let Stage::Open(session) = &mut link.stage else {
+            return Ok(false);
+        };
+        let was_open = session.state() == State::Open;
+        let event = session
+            .next(input, &self.settings.rules)
+            .map_err(Stop::Violation)?;
+        let (Some(event), Some(application)) = (event, state.as_mut()) else {
+            return Ok(false);
+        };
+        let control = match event {
+            Event::Message(message) => {
+                self.block.messages_received.add(1);
+                self.cork.lend(&message);
+                let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+                self.handler
+                    .message(&mut peer, application, message)
+                    .map_err(Stop::Failed)?;
+                return Ok(true);
+            }
+            Event::Ping(payload) => {
+                if was_open && link.outbox.is_empty() {
+                    self.cork.control(ControlCode::Pong, payload);
+                } else if was_open {
+                    link.outbox.push_pong(payload);
+                }
+                Control::Ping(payload)
+            }
+            Event::Close(close) => {
+                // RFC 6455, 5.5.1: a Close is answered by a Close, typically with its code.
+                if session.close() {
+                    self.cork.close(close.code, "");
+                }
+                link.flags.set(Flags::FINISHING);
+                Control::Close(close.code, close.reason)
+            }
+            Event::Pong(payload) => Control::Pong(payload),
+        };
+        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        self.handler.control(&mut peer, application, control);
+        if let Control::Close(code, reason) = control {
+            self.farewell(key, connection, code, reason);
+        }
+        Ok(true)
+    }
+
+    /// Ends a connection whose bytes or whose handler failed, telling the peer why.
+    fn stopped(&mut self, stop: Stop, key: Key, connection: &mut Connection<H::State>) {
+        match stop {
+            Stop::Violation(error) => self.violated(error, key, connection),
+            Stop::Failed(failure) => self.failed(failure.text(), key, connection),
+            Stop::Lost(error) => self.lost(key, connection, Operation::Receive, &error),
+        }
+    }
+
+    /// A message that came only in part must be complete in time.
+    fn watch_message(&mut self, link: &mut Link) {
+        if let Stage::Open(session) = &mut link.stage
+            && session.is_mid_message()
+            && session.message_since(self.now) == Some(self.now)
+        {
+            link.flags.set(Flags::REARM);
+        }
+    }
+}
+
+/// One receive: into the shared buffer, or for the rest of a large frame straight behind what
+/// came of it. `None` is the end of the stream.
+fn fill(link: &mut Link, buffer: &mut [u8]) -> Result<Option<Fill>, Stop> {
+    let Link {
+        transport, stage, ..
+    } = link;
+    let (received, direct, room) = match stage {
+        Stage::Open(session) => match session.direct() {
+            Some((message, missing)) => {
+                let before = message.len();
+                let room = missing.min(message.capacity() - before);
+                let received = transport.receive_behind(message, missing, buffer);
+                let direct = message.len() - before;
+                let room = if room == missing {
+                    room + buffer.len()
+                } else {
+                    room
+                };
+                session.received(direct).map_err(Stop::Violation)?;
+                (received, direct, room)
+            }
+            None => (transport.receive(buffer), 0, buffer.len()),
+        },
+        _ => (transport.receive(buffer), 0, buffer.len()),
+    };
+    Ok(match received.map_err(Stop::Lost)? {
+        Received::Bytes(total) => Some(Fill {
+            buffered: total - direct,
+            total,
+            drained: total < room,
+        }),
+        Received::Nothing => Some(Fill {
+            buffered: 0,
+            total: 0,
+            drained: true,
+        }),
+        Received::End => None,
+    })
+}

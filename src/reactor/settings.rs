@@ -1,0 +1,74 @@
+//! The options that a reactor looks at, in its own units.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    config::{Config, Plan},
+    protocol::{
+        http,
+        session::{Role, Rules},
+    },
+    wheel::{TICK_MS, Tick},
+};
+
+/// Slots beside those for admitted connections, so that a peer that is refused can be told so
+/// politely. The descriptor reserve of the plan covers them.
+pub const SHED_SLOTS: usize = 16;
+
+/// A reactor's options. Sizes in bytes, times in ticks; 0 ticks is off.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where tick numbers begin; the same for all reactors.
+    pub epoch: Instant,
+    pub slots: usize,
+    pub rules: Rules,
+    pub http: http::Limits,
+    pub server_header: Option<String>,
+    pub accept_budget: usize,
+    pub read_budget_bytes: usize,
+    pub outbox_bytes_hard: usize,
+    pub outbox_bytes_soft: usize,
+    pub handshake_timeout: Tick,
+    pub message_timeout: Tick,
+    pub ping_interval: Tick,
+    pub pong_timeout: Tick,
+    pub idle_timeout: Tick,
+    pub close_timeout: Tick,
+    pub shed_turn: Option<Duration>,
+}
+
+impl Settings {
+    pub fn new(config: &Config, plan: &Plan, epoch: Instant) -> Self {
+        Self {
+            epoch,
+            slots: plan.connections_per_reactor + SHED_SLOTS,
+            rules: Rules {
+                role: Role::Server,
+                message_bytes_max: config.message_bytes_max,
+            },
+            http: http::Limits::new(config.header_bytes_max, config.body_bytes_max as u64),
+            server_header: config.server_header.clone(),
+            accept_budget: config.accept_budget,
+            read_budget_bytes: config.read_budget_bytes,
+            outbox_bytes_hard: config.outbox_bytes_hard(),
+            outbox_bytes_soft: config.outbox_bytes_soft(),
+            handshake_timeout: ticks(Some(config.handshake_timeout)),
+            message_timeout: ticks(Some(config.message_timeout)),
+            ping_interval: ticks(config.ping_interval),
+            pong_timeout: ticks(Some(config.pong_timeout)),
+            idle_timeout: ticks(config.idle_timeout),
+            close_timeout: ticks(Some(config.close_timeout)),
+            shed_turn: config.shed_turn,
+        }
+    }
+}
+
+/// Rounded up, and one more: a timeout may be a tick late but is never early.
+fn ticks(time: Option<Duration>) -> Tick {
+    time.map_or(0, |time| {
+        let ticks = time.as_millis().div_ceil(u128::from(TICK_MS)) + 1;
+        Tick::try_from(ticks)
+            .unwrap_or(Tick::MAX / 4)
+            .min(Tick::MAX / 4)
+    })
+}
