@@ -3,7 +3,7 @@
 //! ```text
 //! cargo build --release
 //! cargo bench --manifest-path benches/Cargo.toml --bench echo
-//! cargo bench --manifest-path benches/Cargo.toml --bench echo -- --only 64x20 --servers floor,tidemill
+//! cargo bench --manifest-path benches/Cargo.toml --bench echo -- --only 64x20,connect
 //! ```
 //!
 //! Machines are shared and noisy, so servers take turns within each round and the order rotates
@@ -16,14 +16,18 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use harness::exchange::Kind as Payload;
+use harness::exchange::Payload;
 use harness::machine;
 use harness::measure::measure;
 use harness::report;
 use harness::selection::{Binaries, Selection};
-use harness::servers::{CLIENT_CORE, Kind};
+use harness::servers::{CLIENT_CORE, Kind, Variables};
 use harness::tables::{self, Rounds};
 use harness::workload::{self, Workload};
+
+/// The client counts bytes, so nothing may come that it did not ask for. The peers send no pings
+/// either.
+const VARIABLES: Variables = &[("TIDEMILL_PING_INTERVAL", "0")];
 
 /// Compares echo servers by CPU time per message, throughput and latency.
 #[derive(Parser)]
@@ -71,7 +75,7 @@ fn run(options: &Options) -> io::Result<()> {
     let default = ["floor", "tidemill", "tokio-tungstenite", "fastwebsockets"];
     let servers = options
         .selection
-        .kinds(&binaries, &default)
+        .kinds(&binaries, &default, VARIABLES)
         .map_err(io::Error::other)?;
     let workloads = if options.only.is_empty() {
         &workload::ALL[..]

@@ -18,8 +18,10 @@ use harness::idle::Wave;
 use harness::machine;
 use harness::report;
 use harness::selection::{Binaries, Selection};
-use harness::servers::{CLIENT_CORE, Kind, Server};
+use harness::servers::{CLIENT_CORE, Kind, Server, Variables};
 
+/// Pings go out as by default, but a wave answers none before it closes.
+const VARIABLES: Variables = &[("TIDEMILL_PONG_TIMEOUT", "10m")];
 /// Descriptors that a process needs beside its connections.
 const DESCRIPTORS_BESIDE: u64 = 32;
 
@@ -27,7 +29,11 @@ const DESCRIPTORS_BESIDE: u64 = 32;
 #[derive(Parser)]
 struct Options {
     /// Connections in a wave; both client and server need a descriptor for each.
-    #[arg(long, default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(1..=450_000))]
+    #[arg(
+        long,
+        default_value_t = 19_000,
+        value_parser = clap::value_parser!(u32).range(1..=450_000)
+    )]
     connections: u32,
     #[command(flatten)]
     selection: Selection,
@@ -57,7 +63,7 @@ fn run(options: &Options) -> io::Result<()> {
     };
     let servers = options
         .selection
-        .kinds(&binaries, &["floor", "tidemill"])
+        .kinds(&binaries, &["floor", "tidemill"], VARIABLES)
         .map_err(io::Error::other)?;
     let limit = machine::raise_descriptor_limit()?;
     if u64::from(options.connections) + DESCRIPTORS_BESIDE > limit {

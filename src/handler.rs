@@ -16,6 +16,7 @@ use crate::{
     metrics::Block,
     protocol::{frame::Control as ControlCode, session::State},
     slots::Key,
+    transport::Transport,
     wheel::{TICK_MS, Tick},
 };
 
@@ -117,12 +118,18 @@ pub struct Incoming<'a> {
     /// The connection that it came on.
     pub id: ConnId,
     pub request: &'a Request<'a>,
-    /// `None` when the peer reset the connection meanwhile.
-    pub remote: Option<SocketAddr>,
+    pub(crate) transport: &'a Transport,
     /// Whether it came in by the admin listener.
     pub is_admin: bool,
     /// Whether the server is shutting down, or holds all connections that it may.
     pub is_unavailable: bool,
+}
+
+impl Incoming<'_> {
+    /// The peer's address. A system call; `None` when the peer has reset the connection meanwhile.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.transport.remote().ok()
+    }
 }
 
 /// What becomes of an upgrade request.

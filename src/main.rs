@@ -1,6 +1,9 @@
 //! The `tidemill` binary: reads the command line and calls one file of `cli`.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use tidemill::{
     cli,
@@ -12,7 +15,8 @@ fn main() -> ExitCode {
     let invocation = match config::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Parsed::Run(invocation)) => invocation,
         Ok(Parsed::Print(text)) => {
-            print!("{text}");
+            // A reader that closed the pipe has read what it wanted.
+            let _ = io::stdout().lock().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
         Err(error) => {

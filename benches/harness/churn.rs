@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use socket2::{SockAddr, Socket};
 
 use crate::exchange::{self, Outcome};
-use crate::machine;
 use crate::socket::{self, CLOSE, CLOSE_REPLY, Epoll, Interest, Take};
 
 /// Sockets that go through the cycle.
@@ -76,7 +75,6 @@ impl ChurnLoad {
     /// What the kernel refuses, and anything wrong about an answer.
     pub fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
         let mut latency = exchange::histogram()?;
-        let cpu = machine::thread_cpu_time();
         let begin = Instant::now();
         let mut count = 0;
         let mut waiting = self.peers.len();
@@ -100,11 +98,9 @@ impl ChurnLoad {
                 }
             }
         }
-        let client_cpu = machine::thread_cpu_time() - cpu;
         Ok(Outcome {
             count,
             wall: begin.elapsed(),
-            client_cpu,
             latency,
         })
     }

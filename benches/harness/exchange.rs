@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use socket2::Socket;
 
-use crate::machine;
 use crate::socket::{self, Epoll, Interest, MASK, PATIENCE, Take};
 
 const STAMP_BYTES: usize = 8;
@@ -26,7 +25,6 @@ pub struct Outcome {
     /// Messages echoed, or connections opened and closed.
     pub count: u64,
     pub wall: Duration,
-    pub client_cpu: Duration,
     /// In nanoseconds.
     pub latency: Histogram<u64>,
 }
@@ -45,12 +43,12 @@ pub fn histogram() -> io::Result<Histogram<u64>> {
 pub struct Exchange {
     pub payload_bytes: usize,
     pub in_flight: usize,
-    pub kind: Kind,
+    pub payload: Payload,
 }
 
 /// Text or binary frames; the bytes are the same ASCII.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
+pub enum Payload {
     Text,
     Binary,
 }
@@ -102,7 +100,6 @@ impl EchoLoad {
     pub fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
         let in_flight = self.script.in_flight as u64;
         let mut latency = histogram()?;
-        let cpu = machine::thread_cpu_time();
         let begin = Instant::now();
         let mut count = 0;
         let mut waiting = self.peers.len();
@@ -130,11 +127,9 @@ impl EchoLoad {
                 }
             }
         }
-        let client_cpu = machine::thread_cpu_time() - cpu;
         Ok(Outcome {
             count,
             wall: begin.elapsed(),
-            client_cpu,
             latency,
         })
     }
@@ -216,9 +211,9 @@ impl Script {
             .iter()
             .zip(MASK.iter().cycle())
             .map(|(byte, mask)| byte ^ mask);
-        let mut request = header(exchange.kind, payload.len(), 0x80);
+        let mut request = header(exchange.payload, payload.len(), 0x80);
         request.extend(MASK);
-        let reply = header(exchange.kind, payload.len(), 0);
+        let reply = header(exchange.payload, payload.len(), 0);
         let wide = u64::from(u32::from_be_bytes(MASK));
         Self {
             in_flight: exchange.in_flight,
@@ -276,8 +271,8 @@ fn stamp(index: usize, sequence: u32, number: usize) -> u64 {
     })
 }
 
-fn header(kind: Kind, payload_bytes: usize, mask_bit: u8) -> Vec<u8> {
-    let mut header = vec![if kind == Kind::Text { 0x81 } else { 0x82 }];
+fn header(payload: Payload, payload_bytes: usize, mask_bit: u8) -> Vec<u8> {
+    let mut header = vec![if payload == Payload::Text { 0x81 } else { 0x82 }];
     match payload_bytes {
         short @ ..126 => header.push(mask_bit | short as u8),
         middle @ ..0x1_0000 => {

@@ -1,11 +1,11 @@
 //! Idle connections: many of them, opened one after the other, and what is then done to them.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::Socket;
 
-use crate::socket::{self, MASK};
+use crate::socket;
 
 /// Of one source address; there are about 28,000 ports.
 const CONNECTIONS_PER_ADDRESS: usize = 5_000;
@@ -39,21 +39,7 @@ impl Wave {
     /// # Errors
     /// What the kernel refuses, and any other answer.
     pub fn echo(&self) -> io::Result<()> {
-        let payload = *b"twenty bytes of text";
-        let mut request = [&[0x82, 0x80 | 20][..], &MASK, &payload].concat();
-        for (at, byte) in request[6..].iter_mut().enumerate() {
-            *byte ^= MASK[at % 4];
-        }
-        let expected = [&[0x82, 20][..], &payload].concat();
-        let mut reply = [0; 22];
-        for mut socket in &self.sockets {
-            socket.write_all(&request)?;
-            socket.read_exact(&mut reply)?;
-            if reply[..] != expected {
-                return Err(io::Error::other("a message came back changed"));
-            }
-        }
-        Ok(())
+        self.sockets.iter().try_for_each(socket::echo)
     }
 
     /// Closes each with the whole handshake, which shows that the server still had it.

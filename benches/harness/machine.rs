@@ -64,11 +64,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     }
 }
 
-/// The CPU time that the calling thread has used, less interrupts.
-pub fn thread_cpu_time() -> Duration {
-    cpu_time(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
-}
-
 /// The CPU time of one process to the nanosecond.
 ///
 /// A thread that runs right now is counted up to its last tick (4 ms at 250 Hz), so the time is

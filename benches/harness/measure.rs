@@ -6,7 +6,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use crate::churn::ChurnLoad;
-use crate::exchange::{EchoLoad, Exchange, Kind as Payload};
+use crate::exchange::{EchoLoad, Exchange, Outcome, Payload};
 use crate::machine::{CoreTimes, TICKS_PER_SECOND};
 use crate::servers::{CLIENT_CORE, Kind, SERVER_CORE, Server};
 use crate::workload::{Load, Workload};
@@ -26,7 +26,6 @@ pub struct Measurement {
     pub busy: [f64; 2],
     /// The share of the server's core that went to other processes.
     pub disturbed: f64,
-    pub client_cpu: Duration,
     /// In nanoseconds.
     pub latency: Histogram<u64>,
 }
@@ -62,36 +61,29 @@ pub fn measure(
         |error| io::Error::other(format!("{} under {}: {error}", kind.name, workload.name));
     let server = Server::start(kind)?;
     let mut client = Client::open(&server, workload.load, payload).map_err(context)?;
-    let cpu = server.settle()?;
+    let cpu_before = server.settle()?;
+    let ticks_before = server.clock.user_and_system_ticks()?;
+    let before = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
+    let outcome = client.run(duration).map_err(context)?;
+    let after = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
+    let cpu = server.settle()? - cpu_before;
     let ticks = server.clock.user_and_system_ticks()?;
-    let cores = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
-    let outcome = match &mut client {
-        Client::Echo(load) => load.run(duration),
-        Client::Churn(load) => load.run(duration),
-    };
-    let outcome = outcome.map_err(context)?;
-    let [server_core, client_core] = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
-    let cpu = server.settle()? - cpu;
-    let ticks_after = server.clock.user_and_system_ticks()?;
-    let share = |ticks: u64| {
-        let seconds = ticks as f64 / TICKS_PER_SECOND as f64;
-        (seconds / outcome.wall.as_secs_f64()).min(1.0)
-    };
-    let idle = [
-        share(server_core.idle_ticks - cores[0].idle_ticks),
-        share(client_core.idle_ticks - cores[1].idle_ticks),
-    ];
-    let interrupt_ticks = server_core.interrupt_ticks - cores[0].interrupt_ticks;
-    let served = cpu.as_secs_f64() / outcome.wall.as_secs_f64() + share(interrupt_ticks);
+
+    let wall = outcome.wall.as_secs_f64();
+    let seconds = |ticks: u64| ticks as f64 / TICKS_PER_SECOND as f64;
+    let busy = [0, 1].map(|core: usize| {
+        let idle = seconds(after[core].idle_ticks - before[core].idle_ticks);
+        (1.0 - idle / wall).clamp(0.0, 1.0)
+    });
+    let interrupts = seconds(after[0].interrupt_ticks - before[0].interrupt_ticks);
     Ok(Measurement {
         count: outcome.count,
         wall: outcome.wall,
         cpu,
-        user_and_system_ticks: [0, 1].map(|kind| ticks_after[kind] - ticks[kind]),
-        interrupts: Duration::from_secs(1) * interrupt_ticks as u32 / TICKS_PER_SECOND as u32,
-        busy: idle.map(|idle| 1.0 - idle),
-        disturbed: (1.0 - idle[0] - served).max(0.0),
-        client_cpu: outcome.client_cpu,
+        user_and_system_ticks: [0, 1].map(|kind: usize| ticks[kind] - ticks_before[kind]),
+        interrupts: Duration::from_secs_f64(interrupts),
+        busy,
+        disturbed: (busy[0] - (cpu.as_secs_f64() + interrupts) / wall).max(0.0),
         latency: outcome.latency,
     })
 }
@@ -107,7 +99,7 @@ impl Client {
                 let exchange = Exchange {
                     payload_bytes,
                     in_flight,
-                    kind: payload,
+                    payload,
                 };
                 Self::Echo(EchoLoad::open(server.address, connections, exchange)?)
             }
@@ -115,5 +107,12 @@ impl Client {
                 Self::Churn(ChurnLoad::open(server.address, connections)?)
             }
         })
+    }
+
+    fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
+        match self {
+            Self::Echo(load) => load.run(duration),
+            Self::Churn(load) => load.run(duration),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::servers::{FLOOR, Kind};
+use crate::servers::{FLOOR, Kind, Variables};
 
 /// The options.
 #[derive(Args)]
@@ -33,11 +33,16 @@ pub struct Binaries {
 
 impl Selection {
     /// The servers to run, in the order of a report; without `--servers` those of `default` and
-    /// all that were given a path or a command.
+    /// all that were given a path or a command. A tidemill gets `variables`.
     ///
     /// # Errors
     /// An unknown name, a binary that is not there, a command without a port.
-    pub fn kinds(&self, binaries: &Binaries, default: &[&str]) -> Result<Vec<Kind>, String> {
+    pub fn kinds(
+        &self,
+        binaries: &Binaries,
+        default: &[&str],
+        variables: Variables,
+    ) -> Result<Vec<Kind>, String> {
         let wanted = |name: &str, given: bool| match &self.servers[..] {
             [] => given || default.contains(&name),
             servers => servers.iter().any(|server| server == name),
@@ -51,15 +56,19 @@ impl Selection {
         let mut extras = Vec::new();
         if wanted("tidemill", self.tidemill.is_some()) {
             let path = self.tidemill.clone().unwrap_or_else(release_build);
-            extras.push(Kind::tidemill("tidemill", &from_here(&path))?);
+            extras.push(Kind::tidemill("tidemill", &from_here(&path), variables)?);
         }
         if let Some(before) = &self.tidemill_before
             && wanted("tidemill-before", true)
         {
-            extras.push(Kind::tidemill("tidemill-before", &from_here(before))?);
+            extras.push(Kind::tidemill(
+                "tidemill-before",
+                &from_here(before),
+                variables,
+            )?);
         }
         for definition in &self.extra {
-            let kind = Kind::command(definition)?;
+            let kind = Kind::extra(definition)?;
             if wanted(&kind.name, true) {
                 extras.push(kind);
             }

@@ -18,6 +18,9 @@ pub const CLIENT_CORE: usize = 1;
 /// The name of the server that all others are compared with.
 pub const FLOOR: &str = "floor";
 
+/// Variables of the environment.
+pub type Variables = &'static [(&'static str, &'static str)];
+
 /// A server that can be started.
 #[derive(Clone, Debug)]
 pub struct Kind {
@@ -29,8 +32,8 @@ pub struct Kind {
 enum Start {
     /// Ours: listens on the address it is given and prints the one it got.
     Peer(PathBuf),
-    /// Configured by its environment.
-    Tidemill(PathBuf),
+    /// Configured by its environment, the variables of the benchmark among it.
+    Tidemill(PathBuf, Variables),
     /// A program and its arguments, `{port}` in any of them.
     Command(Vec<String>),
 }
@@ -44,11 +47,11 @@ impl Kind {
         }
     }
 
-    /// A tidemill binary.
+    /// A tidemill binary and how the benchmark wants it beside what all of them want.
     ///
     /// # Errors
     /// There is no such file.
-    pub fn tidemill(name: &str, program: &Path) -> Result<Self, String> {
+    pub fn tidemill(name: &str, program: &Path, variables: Variables) -> Result<Self, String> {
         if !program.is_file() {
             return Err(format!(
                 "no tidemill at {}: build it with `cargo build --release`, name another one with \
@@ -58,7 +61,7 @@ impl Kind {
         }
         Ok(Self {
             name: name.into(),
-            start: Start::Tidemill(program.into()),
+            start: Start::Tidemill(program.into(), variables),
         })
     }
 
@@ -67,7 +70,7 @@ impl Kind {
     ///
     /// # Errors
     /// There is no name, no program, or no `{port}`.
-    pub fn command(definition: &str) -> Result<Self, String> {
+    pub fn extra(definition: &str) -> Result<Self, String> {
         let (name, command) = definition
             .split_once('=')
             .filter(|(name, command)| !name.is_empty() && command.contains("{port}"))
@@ -77,6 +80,28 @@ impl Kind {
             name: name.into(),
             start: Start::Command(words),
         })
+    }
+
+    /// What starts it, and where it will listen unless it reports that itself.
+    fn command(&self) -> io::Result<(Command, Option<SocketAddr>)> {
+        let address = local(free_port()?);
+        let mut command = match &self.start {
+            Start::Peer(program) => {
+                let mut command = Command::new(program);
+                command.arg(local(0).to_string()).stdout(Stdio::piped());
+                return Ok((command, None));
+            }
+            Start::Tidemill(program, variables) => tidemill(program, address, variables),
+            Start::Command(words) => {
+                let port = address.port().to_string();
+                let mut words = words.iter().map(|word| word.replace("{port}", &port));
+                let mut command = Command::new(words.next().unwrap_or_default());
+                command.args(words);
+                command
+            }
+        };
+        command.stdout(Stdio::null());
+        Ok((command, Some(address)))
     }
 }
 
@@ -98,33 +123,7 @@ impl Server {
     }
 
     fn launch(kind: &Kind) -> io::Result<Self> {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let (mut command, address) = match &kind.start {
-            Start::Peer(program) => {
-                let mut command = Command::new(program);
-                command.arg(local(0).to_string()).stdout(Stdio::piped());
-                (command, None)
-            }
-            Start::Tidemill(program) => {
-                let address = local(free_port()?);
-                let mut command = Command::new(program);
-                command
-                    .env("TIDEMILL_LISTEN", address.to_string())
-                    .env("TIDEMILL_REACTORS", "1")
-                    .env("TIDEMILL_MAX_MESSAGE_BYTES", "1MiB")
-                    .env("TIDEMILL_LOG", "warn")
-                    .stdout(Stdio::null());
-                (command, Some(address))
-            }
-            Start::Command(words) => {
-                let address = local(free_port()?);
-                let port = address.port().to_string();
-                let mut words = words.iter().map(|word| word.replace("{port}", &port));
-                let mut command = Command::new(words.next().unwrap_or_default());
-                command.args(words).stdout(Stdio::null());
-                (command, Some(address))
-            }
-        };
+        let (mut command, address) = kind.command()?;
         command.stdin(Stdio::null());
         // SAFETY: both are plain system calls, which a forked child may make.
         unsafe {
@@ -203,6 +202,29 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A tidemill as the benchmarks want it, whatever the environment configures.
+fn tidemill(program: &Path, address: SocketAddr, variables: Variables) -> Command {
+    let mut command = Command::new(program);
+    let inherited = std::env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.as_encoded_bytes().starts_with(b"TIDEMILL_")) {
+        command.env_remove(name);
+    }
+    command
+        .env("TIDEMILL_LISTEN", address.to_string())
+        .env("TIDEMILL_REACTORS", "1")
+        .env("TIDEMILL_MAX_MESSAGE_BYTES", "1MiB")
+        // A heartbeat between two echoes would be taken for a changed message.
+        .env("TIDEMILL_PING_INTERVAL", "0")
+        .env("TIDEMILL_IDLE_TIMEOUT", "1h")
+        .env("TIDEMILL_LOG", "warn")
+        .envs(variables.iter().copied());
+    command
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// A port that nobody listens on. Another process could take it before the server does, which

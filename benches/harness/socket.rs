@@ -55,30 +55,80 @@ pub fn connect(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Socke
 pub fn open(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Socket> {
     let mut socket = connect(server, source)?;
     socket.write_all(&request(server))?;
-    let mut head = [0; 2048];
-    let mut received = 0;
-    while !is_upgrade(&head[..received])? {
-        match socket.read(&mut head[received..])? {
-            0 => return Err(io::Error::other("the server closed instead of upgrading")),
-            bytes => received += bytes,
-        }
+    let mut head = Vec::new();
+    loop {
+        receive_more(&socket, &mut head)?;
+        let Some(end) = head.windows(4).position(|window| window == b"\r\n\r\n") else {
+            continue;
+        };
+        let (head, behind) = head.split_at(end + 4);
+        return match is_upgrade(head)? && without_pings(behind).is_empty() {
+            true => Ok(socket),
+            false => Err(io::Error::other(
+                "there is more than pings behind the upgrade",
+            )),
+        };
     }
-    Ok(socket)
+}
+
+/// Sends one binary message over a blocking socket and waits for it to come back.
+///
+/// # Errors
+/// What the kernel refuses, and any other answer but for pings before it.
+pub fn echo(mut socket: &Socket) -> io::Result<()> {
+    let payload = *b"twenty bytes of text";
+    let mut request = [&[0x82, 0x80 | 20][..], &MASK, &payload].concat();
+    for (byte, mask) in request[6..].iter_mut().zip(MASK.iter().cycle()) {
+        *byte ^= mask;
+    }
+    socket.write_all(&request)?;
+    let expected = [&[0x82, 20][..], &payload].concat();
+    let mut reply = Vec::new();
+    while without_pings(&reply).len() < expected.len() {
+        receive_more(socket, &mut reply)?;
+    }
+    match without_pings(&reply) == expected {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "a message came back changed: {reply:?}"
+        ))),
+    }
 }
 
 /// Says goodbye over a blocking socket and waits for the answer and the end.
 ///
 /// # Errors
-/// What the kernel refuses, and any other answer.
+/// What the kernel refuses, and any other answer but for pings before it.
 pub fn close(mut socket: &Socket) -> io::Result<()> {
     socket.write_all(&CLOSE)?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
-    match answer == CLOSE_REPLY {
+    match without_pings(&answer) == CLOSE_REPLY {
         true => Ok(()),
         false => Err(io::Error::other(format!(
             "no answer to a Close frame: {answer:?}"
         ))),
+    }
+}
+
+/// The bytes behind the pings that they begin with.
+fn without_pings(mut bytes: &[u8]) -> &[u8] {
+    while let &[0x89, length, ref rest @ ..] = bytes
+        && let Some(behind) = rest.get(usize::from(length)..)
+    {
+        bytes = behind;
+    }
+    bytes
+}
+
+fn receive_more(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut room = [0; 2048];
+    match socket.read(&mut room)? {
+        0 => Err(io::Error::other("the server closed the connection")),
+        received => {
+            bytes.extend_from_slice(&room[..received]);
+            Ok(())
+        }
     }
 }
 
@@ -239,7 +289,11 @@ impl Epoll {
             };
             match ready {
                 1.. => return Ok(ready as usize),
-                0 => return Err(io::Error::other("messages were lost: no answer for 10 s")),
+                0 => {
+                    return Err(io::Error::other(format!(
+                        "messages were lost: no answer for {PATIENCE:?}"
+                    )));
+                }
                 _ => match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => {}
                     error => return Err(error),

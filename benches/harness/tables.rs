@@ -55,16 +55,12 @@ pub fn of_workload(workload: &Workload, servers: &[Rounds], format: Format) -> S
 fn row(server: &Rounds, floor: Option<&Rounds>) -> [String; 12] {
     let quietest = quietest(&server.rounds);
     let cpu_ns = quietest.cpu_ns();
-    let [user, system] = [0, 1].map(|kind| {
-        let ticks: [u64; 2] = [kind, 1 - kind].map(|kind| {
-            server
-                .rounds
-                .iter()
-                .map(|round| round.user_and_system_ticks[kind])
-                .sum()
-        });
-        cpu_ns * ticks[0] as f64 / (ticks[0] + ticks[1]).max(1) as f64
+    let ticks = server.rounds.iter().fold([0, 0], |[user, system], round| {
+        let [more_user, more_system] = round.user_and_system_ticks;
+        [user + more_user, system + more_system]
     });
+    let [user, system] =
+        ticks.map(|part| cpu_ns * part as f64 / (ticks[0] + ticks[1]).max(1) as f64);
     let rate = median(server.rounds.iter().map(Measurement::rate).collect());
     let latency = merged(&server.rounds);
     let us = |quantile| format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1000.0);

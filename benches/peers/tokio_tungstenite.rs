@@ -11,7 +11,8 @@ use tokio_tungstenite::accept_async_with_config;
 use tungstenite::protocol::WebSocketConfig;
 
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
-/// The buffer is zeroed before each read, so the default of 128 KiB costs small messages dearly.
+/// The buffer is zeroed before each read, so the default of 128 KiB costs small messages half as
+/// much again, and 4 KiB costs large ones as much: this is the best of both.
 const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 fn main() -> io::Result<()> {

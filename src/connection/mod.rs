@@ -42,7 +42,10 @@ pub struct Link {
     pub stage: Stage,
     pub outbox: Outbox,
     /// Received bytes that are not looked at before the connection is resumed.
-    #[expect(clippy::box_collection, reason = "a third of the size while there is none")]
+    #[expect(
+        clippy::box_collection,
+        reason = "a third of the size while there is none"
+    )]
     pub unread: Option<Box<Vec<u8>>>,
 }
 
@@ -111,7 +114,7 @@ impl Link {
 
     /// Sends what was gathered in the cork.
     #[inline]
-    pub fn flush_cork(&mut self, cork: &mut Cork, input: &Input<'_>) -> io::Result<()> {
+    pub fn flush_cork(&mut self, cork: &mut Cork, input: &mut Input<'_>) -> io::Result<()> {
         if cork.is_empty() {
             return Ok(());
         }

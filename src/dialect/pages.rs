@@ -66,7 +66,7 @@ impl Pages {
     /// machine.
     fn may_scrape(&self, incoming: &Incoming<'_>) -> bool {
         let local = incoming
-            .remote
+            .remote()
             .is_some_and(|remote| remote.ip().to_canonical().is_loopback());
         incoming.is_admin || (local && !self.has_admin)
     }

@@ -31,37 +31,72 @@ pub struct Header {
     pub size: usize,
 }
 
+/// The header of a frame that needs no further thought: unfragmented masked data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    pub kind: Data,
+    pub mask: [u8; 4],
+    /// Payload length in bytes.
+    pub length: usize,
+    /// Bytes that the header itself takes.
+    pub size: usize,
+}
+
+impl Plain {
+    /// Reads the header of nearly every frame that a server receives; `None` for any other, and
+    /// for one that is not all there.
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let [first @ (0x81 | 0x82), second, ..] = *bytes else {
+            return None;
+        };
+        let kind = if first == 0x81 {
+            Data::Text
+        } else {
+            Data::Binary
+        };
+        match second {
+            0x80..=0xfd => {
+                let mask = *bytes.get(2..)?.first_chunk()?;
+                Some(Self {
+                    kind,
+                    mask,
+                    length: usize::from(second & 0x7f),
+                    size: 6,
+                })
+            }
+            0xfe => {
+                let [high, low, mask @ ..] = *bytes.get(2..)?.first_chunk::<6>()?;
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                (length > CONTROL_BYTES_MAX).then_some(Self {
+                    kind,
+                    mask,
+                    length,
+                    size: 8,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Header {
     /// Reads a header from the front of `bytes`; `None` when it is not all there yet.
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>, ProtocolError> {
-        // Unfragmented masked data of up to 125 bytes, or up to 64 KiB - 1: nearly every frame
-        // a server receives.
-        if bytes.len() >= 8 && (bytes[0] == 0x81 || bytes[0] == 0x82) && bytes[1] & 0x80 != 0 {
-            let short = bytes[1] & 0x7f;
-            let data = if bytes[0] == 0x81 {
-                Data::Text
-            } else {
-                Data::Binary
-            };
-            let extended = u64::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-            let (length, size) = match short {
-                0..=125 => (u64::from(short), 6),
-                126 if extended > 125 => (extended, 8),
-                _ => return Self::parse_any(bytes),
-            };
-            let mask = [
-                bytes[size - 4],
-                bytes[size - 3],
-                bytes[size - 2],
-                bytes[size - 1],
-            ];
+        if let Some(Plain {
+            kind,
+            mask,
+            length,
+            size,
+        }) = Plain::parse(bytes)
+        {
             return Ok(Some(Self {
-                opcode: OpCode::Data(data),
+                opcode: OpCode::Data(kind),
                 is_final: true,
                 reserved: false,
                 mask: Some(mask),
-                length,
+                length: length as u64,
                 size,
             }));
         }
@@ -111,17 +146,18 @@ impl Header {
 pub fn unmask(payload: &mut [u8], mask: [u8; 4], at: usize) {
     let mut mask = mask;
     mask.rotate_left(at & 3);
-    let [a, b, c, d] = mask;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    // Whole words first: this loop becomes vector instructions.
-    let mut words = payload.chunks_exact_mut(8);
-    for word in &mut words {
-        let value = u64::from_ne_bytes([
-            word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
-        ]);
-        word.copy_from_slice(&(value ^ wide).to_ne_bytes());
+    let narrow = u32::from_ne_bytes(mask);
+    let wide = u64::from(narrow) << 32 | u64::from(narrow);
+    // Whole words first: over a long payload this loop becomes vector instructions.
+    let (words, rest) = payload.as_chunks_mut::<8>();
+    for word in words {
+        *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in words.into_remainder().iter_mut().zip(mask.iter().cycle()) {
+    let (half, rest) = rest.as_chunks_mut::<4>();
+    if let [half] = half {
+        *half = (u32::from_ne_bytes(*half) ^ narrow).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(mask) {
         *byte ^= key;
     }
 }
@@ -142,11 +178,23 @@ pub fn encode_header(out: &mut Vec<u8>, opcode: OpCode, length: usize, mask: Opt
 /// Appends a whole frame to `out`, masked when a mask is given (the client's role).
 #[inline]
 pub fn encode(out: &mut Vec<u8>, opcode: OpCode, payload: &[u8], mask: Option<[u8; 4]>) {
-    encode_header(out, opcode, payload.len(), mask);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    if let Some(mask) = mask {
-        unmask(&mut out[start..], mask, 0);
+    out.reserve(HEADER_BYTES_MAX + payload.len());
+    match mask {
+        // A server's short frame, nearly every one that it sends.
+        None if payload.len() <= CONTROL_BYTES_MAX => {
+            out.extend_from_slice(&[0x80 | u8::from(opcode), payload.len() as u8]);
+            out.extend_from_slice(payload);
+        }
+        None => {
+            encode_header(out, opcode, payload.len(), None);
+            out.extend_from_slice(payload);
+        }
+        Some(mask) => {
+            encode_header(out, opcode, payload.len(), Some(mask));
+            let start = out.len();
+            out.extend_from_slice(payload);
+            unmask(&mut out[start..], mask, 0);
+        }
     }
 }
 
@@ -212,6 +260,19 @@ mod tests {
                 Header::parse_any(&bytes),
                 "{bytes:02x?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_short_frame_has_the_header_that_tungstenite_writes() {
+        for opcode in [OpCode::Data(Data::Text), OpCode::Control(Control::Pong)] {
+            for length in [0, 1, 124, 125, 126, 127, 65535, 65536] {
+                let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+                encode(&mut ours, opcode, &vec![7; length], None);
+                encode_header(&mut theirs, opcode, length, None);
+                theirs.resize(theirs.len() + length, 7);
+                assert_eq!(ours, theirs);
+            }
         }
     }
 

@@ -109,7 +109,7 @@ impl<H: Handler> Reactor<H> {
             return;
         }
         let slots_left = self.connections.capacity() - self.connections.len();
-        if !core.gate.enter() || slots_left <= super::settings::SHED_SLOTS {
+        if !core.gate.enter() || slots_left <= core.settings.shed_slots {
             flags.set(Flags::SHED);
         }
         let link = Link::new(Transport::new(stream), flags, core.now);

@@ -62,7 +62,7 @@ impl<H: Handler> Core<H> {
         &mut self,
         key: Key,
         connection: &mut Connection<H::State>,
-        input: &Input<'_>,
+        input: &mut Input<'_>,
     ) -> bool {
         if self.cork.is_empty() {
             return true;
@@ -86,7 +86,7 @@ impl<H: Handler> Core<H> {
 
     /// As [`Core::uncork`], for what was not caused by received bytes.
     pub(super) fn uncork_alone(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        self.uncork(key, connection, &Input::new(&mut []));
+        self.uncork(key, connection, &mut Input::new(&mut []));
     }
 
     /// Puts a connection on the list of those whose socket takes bytes again.

@@ -278,12 +278,12 @@ impl<H: Handler> Core<H> {
         &self,
         request: &'r Request<'r>,
         key: Key,
-        connection: &Connection<H::State>,
+        connection: &'r Connection<H::State>,
     ) -> Incoming<'r> {
         Incoming {
             id: self.conn_id(key),
             request,
-            remote: connection.link.transport.remote().ok(),
+            transport: &connection.link.transport,
             is_admin: connection.link.flags.has(Flags::ADMIN),
             is_unavailable: self.gate.is_draining() || self.gate.is_full(),
         }

@@ -119,7 +119,10 @@ struct Core<H: Handler> {
     /// Change of the buffered bytes that the gate does not know yet.
     buffered: isize,
     now: Tick,
+    /// When this turn woke up.
     started: Instant,
+    /// When the turn before it was done.
+    ended: Instant,
     turns: TurnTimes,
     published: Tick,
     overload: Overload,
@@ -169,6 +172,7 @@ impl<H: Handler> Reactor<H> {
             buffered: 0,
             now: FIRST_TICK,
             started: Instant::now(),
+            ended: Instant::now(),
             turns: TurnTimes::default(),
             published: FIRST_TICK,
             overload: Overload::default(),
@@ -353,7 +357,7 @@ impl<H: Handler> Reactor<H> {
             at_latest(core.now + 1);
         }
         let due = Duration::from_millis(u64::from(next? - FIRST_TICK) * TICK_MS);
-        Some(due.saturating_sub(self.core.settings.epoch.elapsed()))
+        Some(due.saturating_sub(self.core.ended.duration_since(self.core.settings.epoch)))
     }
 
     fn tick(&self) -> Tick {
@@ -365,7 +369,8 @@ impl<H: Handler> Reactor<H> {
     /// Looks back at the turn: was it too long, as the ones before it?
     fn measure(&mut self) {
         let core = &mut self.core;
-        let turn = core.started.elapsed();
+        core.ended = Instant::now();
+        let turn = core.ended.duration_since(core.started);
         core.turns.record(turn);
         core.overload.judge(turn, core.now, core.settings.shed_turn);
         if core.now >= core.published + PUBLISH_TICKS {

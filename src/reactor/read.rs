@@ -116,7 +116,7 @@ impl<H: Handler> Core<H> {
                     break;
                 }
             }
-            if self.cork.len() >= CORK_BYTES_MAX && !self.uncork(key, connection, &input) {
+            if self.cork.len() >= CORK_BYTES_MAX && !self.uncork(key, connection, &mut input) {
                 return;
             }
             if !connection.link.is_readable() {
@@ -127,7 +127,7 @@ impl<H: Handler> Core<H> {
                 break;
             }
         }
-        self.uncork(key, connection, &input);
+        self.uncork(key, connection, &mut input);
         self.watch_message(&mut connection.link);
     }
 

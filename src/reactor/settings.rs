@@ -11,16 +11,19 @@ use crate::{
     wheel::{TICK_MS, Tick},
 };
 
-/// Slots beside those for admitted connections, so that a peer that is refused can be told so
-/// politely. The descriptor reserve of the plan covers them.
-pub const SHED_SLOTS: usize = 16;
+/// Slots beside those for admitted connections, in each descriptor table, so that a peer that is
+/// refused can be told so politely. The descriptor reserve of the plan covers them.
+const SHED_SLOTS: usize = 16;
 
 /// A reactor's options. Sizes in bytes, times in ticks; 0 ticks is off.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where tick numbers begin; the same for all reactors.
     pub epoch: Instant,
+    /// Slots of one reactor, those for refusals included.
     pub slots: usize,
+    /// How many of the slots are for refusals.
+    pub shed_slots: usize,
     pub rules: Rules,
     pub http: http::Limits,
     pub server_header: Option<String>,
@@ -39,9 +42,16 @@ pub struct Settings {
 
 impl Settings {
     pub fn new(config: &Config, plan: &Plan, epoch: Instant) -> Self {
+        let sharing = if plan.private_tables {
+            1
+        } else {
+            plan.reactors
+        };
+        let shed_slots = (SHED_SLOTS / sharing).max(2);
         Self {
             epoch,
-            slots: plan.connections_per_reactor + SHED_SLOTS,
+            slots: plan.connections_per_reactor + shed_slots,
+            shed_slots,
             rules: Rules {
                 role: Role::Server,
                 message_bytes_max: config.message_bytes_max,
