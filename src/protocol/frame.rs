@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 pub use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use super::{error::ProtocolError, session::Message};
+use super::{error::ProtocolError, message::Message};
 
 /// RFC 6455, 5.5: the most that a control frame carries, in bytes.
 pub const CONTROL_BYTES_MAX: usize = 125;

@@ -9,7 +9,14 @@
 
 use super::{
     error::ProtocolError,
-    frame::{self, CONTROL_BYTES_MAX, CloseCode, Control, Data, Header, OpCode, Plain},
+    frame::{self, CONTROL_BYTES_MAX, Data, Header, OpCode, Plain},
+    input::Place,
+    message::event,
+    partial::{Partial, Payload, Step},
+};
+pub use super::{
+    input::Input,
+    message::{Close, Event, Message},
 };
 
 /// From this many bytes on, a message is received straight into its own buffer, and a reply is
@@ -35,132 +42,6 @@ pub struct Rules {
     pub message_bytes_max: usize,
 }
 
-/// A data message: text is valid UTF-8 (RFC 6455, 5.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Message<'a> {
-    Text(&'a str),
-    Binary(&'a [u8]),
-}
-
-impl<'a> Message<'a> {
-    /// The payload, whatever its kind.
-    #[inline]
-    pub fn as_bytes(&self) -> &'a [u8] {
-        match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Binary(bytes) => bytes,
-        }
-    }
-
-    pub(crate) fn opcode(&self) -> OpCode {
-        match self {
-            Self::Text(_) => OpCode::Data(Data::Text),
-            Self::Binary(_) => OpCode::Data(Data::Binary),
-        }
-    }
-}
-
-/// The body of a Close frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Close<'a> {
-    /// [`CloseCode::Status`] (1005) when the frame had no body (RFC 6455, 7.1.5).
-    pub code: CloseCode,
-    pub reason: &'a str,
-}
-
-/// What the other side said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    Message(Message<'a>),
-    /// Wants a Pong with the same payload (RFC 6455, 5.5.3).
-    Ping(&'a [u8]),
-    Pong(&'a [u8]),
-    /// Wants a Close in return, unless one was sent before (RFC 6455, 5.5.1). The last event.
-    Close(Close<'a>),
-}
-
-/// Received bytes on their way through a session.
-#[derive(Debug)]
-pub struct Input<'b> {
-    bytes: &'b mut [u8],
-    at: usize,
-    /// Messages that did not lie in `bytes` in one piece. Events borrow from the last one.
-    held: Vec<Vec<u8>>,
-}
-
-impl<'b> Input<'b> {
-    pub fn new(bytes: &'b mut [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            held: Vec::new(),
-        }
-    }
-
-    /// All received bytes, the consumed ones too (unmasked by now).
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes
-    }
-
-    /// The messages that were put together from parts and are still lent out.
-    pub fn held(&self) -> &[Vec<u8>] {
-        &self.held
-    }
-
-    /// What has been consumed: nobody but the holder of an event's payload looks at it again.
-    pub fn consumed(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.at]
-    }
-
-    /// What has not been consumed yet.
-    pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.at..]
-    }
-
-    /// Puts together messages that nobody looks at any more out of the way.
-    fn release_small(&mut self) {
-        if self
-            .held
-            .last()
-            .is_some_and(|last| last.len() < LARGE_BYTES)
-        {
-            self.held.pop();
-        }
-    }
-
-    fn hold(&mut self, bytes: Vec<u8>) -> Place {
-        let place = Place {
-            held: true,
-            start: 0,
-            end: bytes.len(),
-        };
-        self.held.push(bytes);
-        place
-    }
-
-    fn slice(&self, place: Place) -> &[u8] {
-        let source = match self.held.last() {
-            Some(last) if place.held => last,
-            _ => &*self.bytes,
-        };
-        &source[place.start..place.end]
-    }
-}
-
-/// Where an event's payload lies in an [`Input`].
-#[derive(Clone, Copy)]
-struct Place {
-    held: bool,
-    start: usize,
-    end: usize,
-}
-
-/// An event before its payload is borrowed.
-enum Step {
-    Starved,
-    Frame(OpCode, Place),
-}
-
 /// RFC 6455, 4.1 and 7.1: `CONNECTING` is the handshake's; these are the states after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -169,32 +50,6 @@ pub enum State {
     Closing,
     /// A Close came, or the other side broke the protocol: nothing more is read.
     Closed,
-}
-
-/// What a session keeps while a frame or message is cut by the end of the input.
-#[derive(Debug, Default)]
-struct Partial {
-    /// An incomplete header, or a control frame that is not all there.
-    raw: Vec<u8>,
-    /// The data frame whose payload is being received.
-    frame: Option<Payload>,
-    /// Kind of the message under way: `Text` or `Binary`.
-    kind: Option<Data>,
-    /// Its unmasked payload so far.
-    message: Vec<u8>,
-    /// How much of `message` is known to be whole UTF-8 characters.
-    checked: usize,
-    /// When the reactor first saw this message, in its ticks; 0 is not yet.
-    since: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Payload {
-    left: u64,
-    mask: Option<[u8; 4]>,
-    /// Payload position, for the mask.
-    at: usize,
-    is_final: bool,
 }
 
 /// One connection after its handshake. See the module's text.
@@ -577,108 +432,4 @@ impl Session {
     fn keep(&mut self, partial: Partial) {
         self.partial = Some(Box::new(partial));
     }
-}
-
-impl Payload {
-    fn of(header: &Header) -> Self {
-        Self {
-            left: header.length,
-            mask: header.mask,
-            at: 0,
-            is_final: header.is_final,
-        }
-    }
-}
-
-impl Partial {
-    /// Moves payload from the input into the message; gives the message once it is whole.
-    fn take_payload(&mut self, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {
-        let Some(mut payload) = self.frame.take() else {
-            return Ok(None);
-        };
-        let rest = input.rest();
-        let taken = rest
-            .len()
-            .min(usize::try_from(payload.left).unwrap_or(usize::MAX));
-        let start = self.message.len();
-        self.message.extend_from_slice(&rest[..taken]);
-        input.at += taken;
-        if let Some(mask) = payload.mask {
-            frame::unmask(&mut self.message[start..], mask, payload.at);
-        }
-        payload.at += taken;
-        payload.left -= taken as u64;
-        if taken > 0 {
-            self.check_text()?;
-        }
-        if payload.left > 0 {
-            self.frame = Some(payload);
-            return Ok(Some(Step::Starved));
-        }
-        if !payload.is_final {
-            return Ok(None);
-        }
-        let kind = self.kind.take().unwrap_or(Data::Binary);
-        let place = input.hold(std::mem::take(&mut self.message));
-        self.checked = 0;
-        Ok(Some(Step::Frame(OpCode::Data(kind), place)))
-    }
-
-    /// Fails at the first byte that no continuation could make valid (RFC 6455, 8.1), so that a
-    /// long bad text is not received to its end.
-    fn check_text(&mut self) -> Result<(), ProtocolError> {
-        if self.kind != Some(Data::Text) {
-            return Ok(());
-        }
-        match simdutf8::compat::from_utf8(&self.message[self.checked..]) {
-            Ok(_) => self.checked = self.message.len(),
-            Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),
-            Err(_) => return Err(ProtocolError::InvalidUtf8),
-        }
-        Ok(())
-    }
-
-    fn is_clean(&self) -> bool {
-        self.raw.is_empty() && self.frame.is_none() && self.kind.is_none()
-    }
-}
-
-/// Gives a complete, unmasked frame its meaning.
-#[inline]
-fn event(opcode: OpCode, payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
-    Ok(match opcode {
-        OpCode::Data(Data::Text) => {
-            let text = simdutf8::basic::from_utf8(payload);
-            Event::Message(Message::Text(text.map_err(|_| ProtocolError::InvalidUtf8)?))
-        }
-        OpCode::Data(_) => Event::Message(Message::Binary(payload)),
-        OpCode::Control(Control::Ping) => Event::Ping(payload),
-        OpCode::Control(Control::Pong) => Event::Pong(payload),
-        OpCode::Control(_) => Event::Close(close(payload)?),
-    })
-}
-
-/// RFC 6455, 5.5.1 and 7.4: the body of a Close frame.
-fn close(payload: &[u8]) -> Result<Close<'_>, ProtocolError> {
-    let (code, reason) = match payload {
-        [] => {
-            return Ok(Close {
-                code: CloseCode::Status,
-                reason: "",
-            });
-        }
-        [_] => return Err(ProtocolError::MalformedClose),
-        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), reason),
-    };
-    // RFC 6455, 7.4.2, and the registry: 1004-1006 and 1015 are never sent, 1016-2999 are
-    // unassigned. 1012-1014 were registered later.
-    let valid = matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999);
-    if !valid {
-        return Err(ProtocolError::InvalidCloseCode);
-    }
-    let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::InvalidUtf8)?;
-    Ok(Close {
-        code: code.into(),
-        reason,
-    })
 }
