@@ -26,8 +26,8 @@ pub fn descriptor_limit() -> io::Result<DescriptorLimit> {
     // SAFETY: `limit` is a valid rlimit that outlives the call.
     check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
     Ok(DescriptorLimit {
-        soft: limit.rlim_cur,
-        hard: limit.rlim_max,
+        soft: from_rlim(limit.rlim_cur),
+        hard: from_rlim(limit.rlim_max),
     })
 }
 
@@ -37,13 +37,24 @@ pub fn raise_descriptor_limit(soft: u64) -> io::Result<DescriptorLimit> {
     let soft = soft.min(hard).min(descriptors_per_process_max());
     if soft > before {
         let limit = libc::rlimit {
-            rlim_cur: soft,
-            rlim_max: hard,
+            rlim_cur: to_rlim(soft),
+            rlim_max: to_rlim(hard),
         };
         // SAFETY: `limit` is a valid rlimit that outlives the call.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     }
     descriptor_limit()
+}
+
+/// Limits are signed on some systems. "Infinite" is the largest value everywhere.
+#[allow(clippy::unnecessary_cast, reason = "the type of a limit differs by platform")]
+fn from_rlim(limit: libc::rlim_t) -> u64 {
+    limit as u64
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the type of a limit differs by platform")]
+fn to_rlim(limit: u64) -> libc::rlim_t {
+    limit.min(libc::RLIM_INFINITY as u64) as libc::rlim_t
 }
 
 /// macOS refuses a soft limit above `kern.maxfilesperproc`, whatever the hard limit says.

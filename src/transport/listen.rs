@@ -7,7 +7,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Unsent bytes that the kernel keeps for one connection before it calls the socket full. What is
 /// beyond waits in our outbox, where it is counted and bounded.
-#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+#[cfg(target_os = "linux")]
 const NOTSENT_LOWAT_BYTES: u32 = 256 * 1024;
 
 /// How a listener is opened.
@@ -35,13 +35,21 @@ pub fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener>
     }
     socket.set_reuse_address(true)?;
     if options.share_port {
+        // FreeBSD spreads connections only over listeners that ask for it by this name.
+        #[cfg(target_os = "freebsd")]
+        socket.set_reuse_port_lb(true)?;
+        #[cfg(not(target_os = "freebsd"))]
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(options.user_timeout)?;
-    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    #[cfg(not(target_os = "linux"))]
+    if options.user_timeout.is_some() {
+        log::debug!("TIDEMILL_TCP_USER_TIMEOUT has no effect on this system");
+    }
+    #[cfg(target_os = "linux")]
     socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
