@@ -36,6 +36,8 @@ pub struct Slots<T> {
     slab: Slab<Entry<T>>,
     capacity: usize,
     generation: u32,
+    /// No slot from this one on was ever used.
+    used: u32,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl<T> Slots<T> {
             slab: Slab::with_capacity(capacity),
             capacity,
             generation: 0,
+            used: 0,
         })
     }
 
@@ -83,6 +86,11 @@ impl<T> Slots<T> {
         self.capacity
     }
 
+    /// How many slots were ever used: what a walk over all of them must look at.
+    pub fn slots_used(&self) -> u32 {
+        self.used
+    }
+
     /// Stores a value; gives it back when every slot is taken.
     pub fn insert(&mut self, value: T) -> Result<Key, T> {
         if self.is_full() {
@@ -90,11 +98,9 @@ impl<T> Slots<T> {
         }
         self.generation = self.generation.wrapping_add(1).max(1);
         let generation = self.generation;
-        let slot = self.slab.insert(Entry { generation, value });
-        Ok(Key {
-            slot: slot as u32,
-            generation,
-        })
+        let slot = self.slab.insert(Entry { generation, value }) as u32;
+        self.used = self.used.max(slot + 1);
+        Ok(Key { slot, generation })
     }
 
     #[inline]

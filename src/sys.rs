@@ -47,12 +47,18 @@ pub fn raise_descriptor_limit(soft: u64) -> io::Result<DescriptorLimit> {
 }
 
 /// Limits are signed on some systems. "Infinite" is the largest value everywhere.
-#[allow(clippy::unnecessary_cast, reason = "the type of a limit differs by platform")]
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the type of a limit differs by platform"
+)]
 fn from_rlim(limit: libc::rlim_t) -> u64 {
     limit as u64
 }
 
-#[allow(clippy::unnecessary_cast, reason = "the type of a limit differs by platform")]
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "the type of a limit differs by platform"
+)]
 fn to_rlim(limit: u64) -> libc::rlim_t {
     limit.min(libc::RLIM_INFINITY as u64) as libc::rlim_t
 }

@@ -97,6 +97,11 @@ impl Cork {
         &mut self.bytes
     }
 
+    /// Whether all of it is here: nothing is noted that lies in an input.
+    pub fn is_whole(&self) -> bool {
+        self.notes.is_empty()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();

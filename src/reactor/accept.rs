@@ -83,12 +83,15 @@ impl<H: Handler> Reactor<H> {
                     Err(error) => self.accept_failed(index, &error),
                 }
             }
-            if self.connections.is_full() && self.listeners[index].is_pending {
-                // Even the slots for refusals are taken: who knocks now waits in the backlog
-                // until one is free.
-                self.rest(index);
-            }
         }
+    }
+
+    /// Whether somebody waits at a listener who could be taken in now. With even the slots for
+    /// refusals taken, newcomers wait in the backlog until one is free.
+    pub(super) fn has_newcomers(&self) -> bool {
+        let mut listeners = self.listeners.iter();
+        !self.connections.is_full()
+            && listeners.any(|listener| listener.is_pending && !listener.is_resting())
     }
 
     /// Reactor 0 keeps its own share and hands the others theirs, in turn.

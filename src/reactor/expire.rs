@@ -94,16 +94,17 @@ impl<H: Handler> Core<H> {
             }
             Stage::Open(session) => session,
         };
+        // What waits because we do not read is not the peer's delay, nor is an unread pong.
+        let reading = !flags.has(Flags::PAUSED | Flags::SUSPENDED);
         // A ping that was answered leaves `since` as it is: the next one keeps its phase.
         let heartbeat = match (settings.ping_interval, flags.has(Flags::PINGED)) {
             (0, _) => None,
+            _ if !reading => None,
             (interval, false) => Some((*since + interval, Due::Ping)),
             (_, true) => Some((*since + settings.pong_timeout, Due::Pong)),
         };
-        let idle = (settings.idle_timeout > 0)
+        let idle = (reading && settings.idle_timeout > 0)
             .then_some((last_seen.saturating_add(settings.idle_timeout), Due::Idle));
-        // What waits because we do not read is not the peer's delay.
-        let reading = !flags.has(Flags::PAUSED | Flags::SUSPENDED);
         let message = session
             .message_since(self.now)
             .filter(|_| reading && settings.message_timeout > 0)

@@ -107,7 +107,8 @@ impl<H: Handler> Core<H> {
         if link.outbox.len() >= low.max(1) || !link.flags.has(Flags::PAUSED) {
             return;
         }
-        link.flags.clear(Flags::PAUSED);
+        link.flags.clear(Flags::PAUSED | Flags::PINGED);
+        link.flags.set(Flags::REARM);
         let Some(application) = state else { return };
         let id = self.conn_id(key);
         let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
@@ -156,7 +157,9 @@ impl<H: Handler> Core<H> {
 
     /// A handler panicked somewhere in a call about this connection.
     pub(super) fn recover(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        self.cork.clear();
+        if !self.cork.is_whole() {
+            self.cork.clear();
+        }
         match connection.link.stage {
             Stage::Http(_) => self.refuse(Reason::HandlerFailed.into(), key, connection),
             Stage::Open(_) => self.failed("panic", key, connection),

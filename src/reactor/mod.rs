@@ -243,7 +243,7 @@ impl<H: Handler> Reactor<H> {
             let Some(key) = Key::from_token(event.token()) else {
                 continue;
             };
-            let readable = event.is_readable() || event.is_read_closed();
+            let readable = event.is_readable() || event.is_read_closed() || event.is_error();
             if event.is_writable() && !readable {
                 self.note_writable(key);
                 continue;
@@ -340,10 +340,7 @@ impl<H: Handler> Reactor<H> {
         let owed = !core.ready.is_empty()
             || !core.unflushed.is_empty()
             || core.wheel.has_due()
-            || self
-                .listeners
-                .iter()
-                .any(|listener| listener.is_pending && !listener.is_resting())
+            || self.has_newcomers()
             || !self.mailbox.is_empty();
         if owed {
             return Some(Duration::ZERO);

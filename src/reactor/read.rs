@@ -112,18 +112,23 @@ impl<H: Handler> Core<H> {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(stop) => {
-                    self.stopped(stop, key, connection);
-                    break;
+                    // What was said before still counts, and may point into this input.
+                    if self.uncork(key, connection, &mut input) {
+                        self.stopped(stop, key, connection);
+                    }
+                    return;
                 }
             }
             if self.cork.len() >= CORK_BYTES_MAX && !self.uncork(key, connection, &mut input) {
                 return;
             }
             if !connection.link.is_readable() {
-                if connection.link.flags.has(Flags::FINISHING) && !input.rest().is_empty() {
+                if !connection.link.flags.has(Flags::FINISHING) {
+                    connection.link.keep_unread(input.rest());
+                } else if !input.rest().is_empty() {
+                    // The peer goes on after its Close: let it finish, and see ours.
                     connection.link.flags.set(Flags::LINGER);
                 }
-                connection.link.keep_unread(input.rest());
                 break;
             }
         }
@@ -174,7 +179,8 @@ impl<H: Handler> Core<H> {
                 if session.close() {
                     self.cork.close(close.code, "");
                 }
-                link.flags.set(Flags::FINISHING);
+                link.since = self.now;
+                link.flags.set(Flags::FINISHING | Flags::REARM);
                 Control::Close(close.code, close.reason)
             }
             Event::Pong(payload) => Control::Pong(payload),

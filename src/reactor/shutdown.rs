@@ -13,6 +13,9 @@ use crate::{
 /// Connections that are told a second, at least.
 const CLOSES_PER_SECOND_MIN: usize = 1000;
 
+/// Batches taken from the listeners before they are closed: a full backlog's worth.
+const BATCHES_MAX: usize = 256;
+
 /// How a shutdown is paced.
 #[derive(Clone, Copy, Debug)]
 pub struct Shutdown {
@@ -41,7 +44,12 @@ impl<H: Handler> Reactor<H> {
         if self.shutdown.is_some() {
             return;
         }
-        self.accept();
+        for _ in 0..BATCHES_MAX {
+            self.accept();
+            if !self.has_newcomers() {
+                break;
+            }
+        }
         self.listeners.clear();
         let now = self.core.now;
         let ticks = |time: Duration| (time.as_millis() as u64).div_ceil(TICK_MS) as Tick;
@@ -54,7 +62,7 @@ impl<H: Handler> Reactor<H> {
         };
         self.shutdown = Some(Closing {
             next_slot: 0,
-            slots: u32::try_from(self.connections.capacity()).unwrap_or(u32::MAX),
+            slots: self.connections.slots_used(),
             began: now,
             ends: now + drain_ticks + ticks(shutdown.close_timeout) + 1,
             per_tick,
@@ -75,9 +83,6 @@ impl<H: Handler> Reactor<H> {
             if let Some(key) = self.connections.key_at(slot) {
                 closing.told += 1;
                 self.visit(key, Core::tell);
-            } else if closing.told >= self.connections.len() + self.core.dead.len() {
-                // Everyone who is left was told: the rest of the slots is empty.
-                closing.next_slot = closing.slots;
             }
         }
         self.shutdown = Some(closing);
@@ -92,14 +97,8 @@ impl<H: Handler> Reactor<H> {
 
     /// Ends those who did not answer in time.
     pub(super) fn abandon_rest(&mut self) {
-        for slot in 0..self.connections.capacity() {
-            if self.connections.is_empty() {
-                break;
-            }
-            let key = u32::try_from(slot)
-                .ok()
-                .and_then(|slot| self.connections.key_at(slot));
-            if let Some(key) = key {
+        for slot in 0..self.connections.slots_used() {
+            if let Some(key) = self.connections.key_at(slot) {
                 self.visit(key, Core::bury);
                 self.reap();
             }
@@ -119,9 +118,18 @@ impl<H: Handler> Core<H> {
                 peer.close(CloseCode::Away, "server shutting down");
                 self.uncork_alone(key, connection);
             }
-            // Between two requests, or not yet begun.
-            Stage::Http(None) if connection.link.outbox.is_empty() => self.bury(key, connection),
-            // A request under way gets its answer, and a Connection: close with it.
+            Stage::Http(None)
+                if connection.link.flags.has(Flags::ANSWERED)
+                    && connection.link.outbox.is_empty() =>
+            {
+                self.bury(key, connection);
+            }
+            // A request under way gets its answer, and a Connection: close with it; one that
+            // has not begun is not waited for as long as it would be otherwise.
+            Stage::Http(_) => {
+                connection.link.since = self.now;
+                connection.link.flags.set(Flags::SHED | Flags::REARM);
+            }
             _ => {}
         }
     }
