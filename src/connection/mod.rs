@@ -169,6 +169,8 @@ impl Flags {
     pub const OWED: Self = Self(1 << 11);
     /// At least one plain request was answered.
     pub const ANSWERED: Self = Self(1 << 13);
+    /// Counts against the connection cap.
+    pub const COUNTED: Self = Self(1 << 14);
     /// The timer must be set anew.
     pub const REARM: Self = Self(1 << 12);
 

@@ -36,10 +36,13 @@ impl Gate {
         }
     }
 
-    /// Counts a connection in. `false` when it is one too many; it is counted all the same, and
-    /// must leave.
+    /// Counts a connection in, unless it is one too many.
     pub fn enter(&self) -> bool {
-        self.connections.fetch_add(1, Relaxed) < self.connections_max
+        let entered = self.connections.fetch_add(1, Relaxed) < self.connections_max;
+        if !entered {
+            self.leave();
+        }
+        entered
     }
 
     /// Counts a connection out.
@@ -110,7 +113,7 @@ mod tests {
         assert!(gate.enter() && gate.enter());
         assert!(gate.is_full());
         assert!(!gate.enter());
-        gate.leave();
+        assert_eq!(gate.connections(), 2);
         gate.leave();
         assert!(gate.enter());
     }

@@ -112,12 +112,14 @@ impl<H: Handler> Reactor<H> {
             return;
         }
         let slots_left = self.connections.capacity() - self.connections.len();
-        if !core.gate.enter() || slots_left <= core.settings.shed_slots {
-            flags.set(Flags::SHED);
-        }
+        let has_room = slots_left > core.settings.shed_slots && core.gate.enter();
+        flags.set(if has_room { Flags::COUNTED } else { Flags::SHED });
         let link = Link::new(Transport::new(stream), flags, core.now);
         let Ok(key) = self.connections.insert(Connection { link, state: None }) else {
-            core.gate.leave();
+            // Only a socket that another reactor handed over can find every slot taken.
+            if has_room {
+                core.gate.leave();
+            }
             core.block.refused.add(Reason::ConnectionCap as usize);
             return;
         };

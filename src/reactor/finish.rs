@@ -246,6 +246,14 @@ impl<H: Handler> Core<H> {
         self.bury(key, connection);
     }
 
+    /// Takes a connection off the cap.
+    pub(super) fn uncount(&self, link: &mut Link) {
+        if link.flags.has(Flags::COUNTED) {
+            link.flags.clear(Flags::COUNTED);
+            self.gate.leave();
+        }
+    }
+
     /// Marks a connection to be freed at the end of the turn.
     pub(super) fn bury(&mut self, key: Key, connection: &mut Connection<H::State>) {
         if connection.link.is_dead() {
@@ -265,8 +273,8 @@ impl<H: Handler> Reactor<H> {
         while let Some(key) = self.core.dead.pop() {
             self.core.wheel.cancel(key.slot);
             // Dropping the socket closes it; epoll forgets it by itself.
-            if self.connections.remove(key).is_some() {
-                self.core.gate.leave();
+            if let Some(mut connection) = self.connections.remove(key) {
+                self.core.uncount(&mut connection.link);
                 self.core.block.sockets.subtract(1);
             }
         }

@@ -270,6 +270,8 @@ impl<H: Handler> Core<H> {
         link.flags.set(Flags::REARM | Flags::ANSWERED);
         if !keep {
             link.flags.set(Flags::FINISHING | Flags::LINGER);
+            // What remains is politeness: it takes nobody's place.
+            self.uncount(&mut connection.link);
         }
         self.uncork_alone(key, connection);
     }
