@@ -13,7 +13,7 @@ use super::Outbox;
 use crate::{
     protocol::{
         frame::{self, CloseCode, Control, OpCode},
-        session::{Input, LARGE_BYTES, Message},
+        session::{Input, LARGE_BYTES, LEND_BYTES, Message},
     },
     transport::Transport,
 };
@@ -64,7 +64,14 @@ impl Cork {
     pub fn lend(&mut self, message: &Message<'_>) {
         let payload = message.as_bytes();
         let start = payload.as_ptr() as usize;
-        let length = if payload.len() >= LARGE_BYTES {
+        // A first payload may leave in one piece with its header; a later one costs the kernel two
+        // more buffers, which only a large one is worth.
+        let least = if self.is_empty() {
+            LEND_BYTES
+        } else {
+            LARGE_BYTES
+        };
+        let length = if payload.len() >= least {
             payload.len()
         } else {
             0
@@ -76,7 +83,7 @@ impl Cork {
     #[inline]
     pub fn message(&mut self, message: Message<'_>) {
         let payload = message.as_bytes();
-        if payload.len() >= LARGE_BYTES && self.note(&message) {
+        if payload.len() >= LEND_BYTES && self.note(&message) {
             return;
         }
         frame::encode(&mut self.bytes, message.opcode(), payload, None);

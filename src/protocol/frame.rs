@@ -148,8 +148,14 @@ pub fn unmask(payload: &mut [u8], mask: [u8; 4], at: usize) {
     mask.rotate_left(at & 3);
     let narrow = u32::from_ne_bytes(mask);
     let wide = u64::from(narrow) << 32 | u64::from(narrow);
-    // Whole words first: over a long payload this loop becomes vector instructions.
-    let (words, rest) = payload.as_chunks_mut::<8>();
+    // Whole cache lines first: this loop becomes vector instructions.
+    let (lines, rest) = payload.as_chunks_mut::<64>();
+    for line in lines {
+        for word in line.as_chunks_mut::<8>().0 {
+            *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
+        }
+    }
+    let (words, rest) = rest.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_ne_bytes(*word) ^ wide).to_ne_bytes();
     }

@@ -1,6 +1,6 @@
 //! `Input`: received bytes on their way through a session, which lends out pieces of them.
 
-use super::session::LARGE_BYTES;
+use super::session::LEND_BYTES;
 
 /// Received bytes on their way through a session.
 #[derive(Debug)]
@@ -42,11 +42,7 @@ impl<'b> Input<'b> {
 
     /// Puts together messages that nobody looks at any more out of the way.
     pub(super) fn release_small(&mut self) {
-        if self
-            .held
-            .last()
-            .is_some_and(|last| last.len() < LARGE_BYTES)
-        {
+        if self.held.last().is_some_and(|last| last.len() < LEND_BYTES) {
             self.held.pop();
         }
     }

@@ -19,9 +19,12 @@ pub use super::{
     message::{Close, Event, Message},
 };
 
-/// From this many bytes on, a message is received straight into its own buffer, and a reply is
-/// sent from where it lies instead of being copied.
+/// From this many bytes on, a message is received straight into its own buffer.
 pub const LARGE_BYTES: usize = 4096;
+
+/// From this many bytes on, a payload may be lent until the whole input is done with, to be sent
+/// from where it lies instead of being copied.
+pub const LEND_BYTES: usize = 512;
 
 /// The first reservation for a message that comes in parts; it doubles from there. What a header
 /// announces is never reserved, so that fourteen bytes cannot cost sixteen megabytes.

@@ -113,7 +113,11 @@ impl<H: Handler> Reactor<H> {
         }
         let slots_left = self.connections.capacity() - self.connections.len();
         let has_room = slots_left > core.settings.shed_slots && core.gate.enter();
-        flags.set(if has_room { Flags::COUNTED } else { Flags::SHED });
+        flags.set(if has_room {
+            Flags::COUNTED
+        } else {
+            Flags::SHED
+        });
         let link = Link::new(Transport::new(stream), flags, core.now);
         let Ok(key) = self.connections.insert(Connection { link, state: None }) else {
             // Only a socket that another reactor handed over can find every slot taken.
