@@ -330,6 +330,7 @@ impl Launch {
         bound: Option<Bound>,
         make: &dyn Fn(&Arc<Registry>) -> H,
     ) -> Result<(Reactor<H>, Bound), ServerError> {
+        sys::block_signals();
         if self.config.pin_cores {
             let core = usize::from(id) % thread::available_parallelism().map_or(1, usize::from);
             if let Err(error) = sys::pin_to_core(core) {

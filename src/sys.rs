@@ -131,6 +131,18 @@ pub fn unshare_descriptors() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Leaves signals to other threads. A thread with a descriptor table of its own must not run a
+/// signal handler: the descriptor that a handler writes to may be somebody's connection there.
+pub fn block_signals() {
+    // SAFETY: sigset_t is plain data, and sigfillset makes it valid.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both calls get a valid set; the old mask is not asked for.
+    unsafe {
+        libc::sigfillset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
 /// Keeps the calling thread on one core.
 #[cfg(target_os = "linux")]
 pub fn pin_to_core(core: usize) -> io::Result<()> {

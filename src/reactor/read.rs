@@ -49,7 +49,10 @@ impl<H: Handler> Core<H> {
             // A handler panicked while the buffer was taken.
             buffer = vec![0; super::RECEIVE_BYTES];
         }
-        if let Some(mut unread) = connection.link.unread.take() {
+        // An event alone is no reason to go on: the connection may be paused still.
+        if connection.link.is_readable()
+            && let Some(mut unread) = connection.link.unread.take()
+        {
             self.digest(&mut unread, key, connection);
         }
         self.receive_into(&mut buffer, key, connection);
@@ -119,7 +122,11 @@ impl<H: Handler> Core<H> {
                     return;
                 }
             }
-            if self.cork.len() >= CORK_BYTES_MAX && !self.uncork(key, connection, &mut input) {
+            // Not later than the soft mark: the hard one has room for one maximal reply above it.
+            let gathered = self.cork.len();
+            let waiting = connection.link.outbox.len() + gathered;
+            let is_due = gathered >= CORK_BYTES_MAX || waiting >= self.settings.outbox_bytes_soft;
+            if is_due && !self.uncork(key, connection, &mut input) {
                 return;
             }
             if !connection.link.is_readable() {
