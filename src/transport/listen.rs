@@ -25,15 +25,7 @@ pub struct Options {
 /// Opens a listener. Options that every connection needs are set here, once: accepted sockets
 /// inherit them.
 pub fn listen(address: SocketAddr, options: &Options) -> io::Result<TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
+    let socket = socket(address)?;
     if options.share_port {
         // FreeBSD spreads connections only over listeners that ask for it by this name.
         #[cfg(target_os = "freebsd")]
@@ -62,6 +54,12 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     if address.port() == 0 {
         return Ok(());
     }
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -72,8 +70,7 @@ pub fn probe(address: SocketAddr) -> io::Result<()> {
     }
     // Connections of an earlier run in TIME_WAIT do not make the port "in use".
     socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1)
+    Ok(socket)
 }
 
 /// Whether this machine has IPv6 at all.
