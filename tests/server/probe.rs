@@ -62,7 +62,10 @@ impl Watch {
     /// What happened next, on whatever connection.
     #[track_caller]
     pub fn next(&self) -> Seen {
-        self.seen.recv_timeout(PATIENCE).expect("nothing happened").1
+        self.seen
+            .recv_timeout(PATIENCE)
+            .expect("nothing happened")
+            .1
     }
 
     /// What happened next must be this.
@@ -115,6 +118,7 @@ impl Probe {
             "fail" => return Err(Failure::new("asked to fail")),
             "panic" => panic!("asked to panic"),
             "suspend" => peer.suspend(),
+            "block" => std::thread::sleep(Duration::from_millis(rest.parse()?)),
             "pause" => {
                 peer.suspend();
                 peer.deadline(Duration::from_millis(rest.parse()?));
@@ -198,11 +202,16 @@ impl Handler for Probe {
             Control::Close(code, reason) => Seen::PeerClose(code.into(), reason.to_owned()),
         };
         self.tell(peer.id(), seen);
+        assert_ne!(control, Control::Ping(b"panic"), "asked to panic");
     }
 
-    fn drain(&mut self, peer: &mut Peer<'_>, _: &mut State) -> Result<(), Failure> {
+    fn drain(&mut self, peer: &mut Peer<'_>, state: &mut State) -> Result<(), Failure> {
         self.tell(peer.id(), Seen::Drain);
-        Ok(())
+        match &*state.path {
+            "/fail-at-drain" => Err(Failure::new("asked to fail")),
+            "/panic-at-drain" => panic!("asked to panic"),
+            _ => Ok(()),
+        }
     }
 
     fn deadline(&mut self, peer: &mut Peer<'_>, state: &mut State) -> Result<(), Failure> {

@@ -23,7 +23,7 @@ pub struct Site {
     pub address: SocketAddr,
 }
 
-/// Defaults on a free port of one reactor, quick to stop.
+/// Defaults on a free port of one reactor, quick to stop, without pings.
 pub fn config() -> Config {
     Config {
         listen: Some(vec![SocketAddr::from(([127, 0, 0, 1], 0))]),
@@ -31,6 +31,7 @@ pub fn config() -> Config {
         connections_max: Some(1000),
         drain_time: Duration::ZERO,
         close_timeout: ms(100),
+        ping_interval: None,
         ..Config::default()
     }
 }

@@ -193,7 +193,10 @@ impl Wire {
             let (first, second) = (*bytes.first()?, *bytes.get(1)?);
             assert_eq!(first & 0xf0, 0x80, "{}", shown(bytes));
             let (start, length) = match second {
-                126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+                126 => (
+                    4,
+                    usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?])),
+                ),
                 127 => {
                     let length = bytes.get(2..10)?.try_into().unwrap();
                     (10, u64::from_be_bytes(length) as usize)
@@ -229,6 +232,13 @@ impl Wire {
     pub fn close(mut self, code: u16) {
         self.send(close(code, ""));
         self.expect_close(code);
+        self.expect_end();
+    }
+
+    /// Answers a Close that came, and sees the end.
+    #[track_caller]
+    pub fn close_answered(mut self, code: u16) {
+        self.send(close(code, ""));
         self.expect_end();
     }
 
