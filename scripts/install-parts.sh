@@ -28,6 +28,7 @@ missing_packages() {
   [ "$(node_version)" -ge 18 ] || packages+=(nodejs)
   have npm || packages+=(npm)
   have prlimit || packages+=(util-linux)
+  have curl || packages+=(curl)
   echo "${packages[*]-}"
 }
 

@@ -156,14 +156,8 @@ fn a_byte_now_and_then_does_not_extend_a_message() {
         ..config()
     });
     let mut wire = Wire::open(site.address, "/echo");
-    let began = Instant::now();
-    for byte in frame(TEXT, &[b'x'; 200]) {
-        // The pace of the peer, not a wait for anything.
-        std::thread::park_timeout(ms(20));
-        if wire.try_send([byte]).is_err() || began.elapsed() > ms(2000) {
-            break;
-        }
-    }
+    // The whole message takes four seconds; at its end it would be echoed.
+    wire.trickle(&frame(TEXT, &[b'x'; 200]));
     wire.expect_close(1008);
     site.expect_metric("messages_received_total", 0);
 }

@@ -267,6 +267,34 @@ impl Wire {
         }
     }
 
+    /// The connection is over by a reset, after what came before it.
+    #[track_caller]
+    pub fn expect_reset(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        let error = loop {
+            match self.receive(deadline) {
+                Ok(0) => panic!("expected a reset, found a FIN"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+    }
+
+    /// Sends a byte every 20 ms, the pace of a peer that wants to seem alive, until the server
+    /// says something.
+    pub fn trickle(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            std::thread::park_timeout(Duration::from_millis(20));
+            self.stream.set_nonblocking(true).unwrap();
+            let heard = self.stream.peek(&mut [0]);
+            self.stream.set_nonblocking(false).unwrap();
+            if heard.is_ok() || self.try_send([*byte]).is_err() {
+                return;
+            }
+        }
+    }
+
     /// Nothing comes in this time.
     #[track_caller]
     pub fn expect_silence(&mut self, time: Duration) {
