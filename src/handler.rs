@@ -7,17 +7,23 @@
 
 use std::{error::Error, fmt, net::SocketAddr};
 
-pub use crate::protocol::{
-    CloseCode, Message,
-    http::{Headers, Reason, Refusal, Request, Response, Upgrade},
-};
+use bytes::Bytes;
+
 use crate::{
     connection::{Cork, Flags, Link, Stage},
+    hub::{self, Address, Share},
     metrics::Block,
     protocol::{frame::Control as ControlCode, session::State},
     slots::Key,
     transport::Transport,
     wheel::{TICK_MS, Tick},
+};
+pub use crate::{
+    hub::{Channel, Payload, PublishError, Reply, SubscribeError},
+    protocol::{
+        CloseCode, Frame, Message,
+        http::{Headers, Reason, Refusal, Request, Response, Upgrade},
+    },
 };
 
 /// An application. Only [`Handler::message`] must be written.
@@ -70,6 +76,26 @@ pub trait Handler: Sized {
         Ok(())
     }
 
+    /// The home of a channel has answered [`Peer::subscribe`] or [`Peer::publish`]; whoever was
+    /// suspended for it is read again.
+    fn reply(
+        &mut self,
+        peer: &mut Peer<'_>,
+        state: &mut Self::State,
+        reply: Reply,
+    ) -> Result<(), Failure> {
+        let _ = (peer, state, reply);
+        Ok(())
+    }
+
+    /// Makes the frame that subscribers get, in the dialect that they speak. Called once for each
+    /// publication, dialect and reactor, however many subscribers there are. The default gives the
+    /// payload as it was published.
+    fn encode(&mut self, publication: &Publication, dialect: usize) -> Frame {
+        let _ = dialect;
+        Frame::new(publication.message())
+    }
+
     /// The connection ended: called once for each [`Handler::open`], with the code that ended it.
     /// 1006 when no Close was exchanged, 1005 when the peer's Close had no code.
     fn close(&mut self, id: ConnId, state: Self::State, code: CloseCode, reason: &str) {
@@ -82,7 +108,8 @@ pub trait Handler: Sized {
         Refusal::from(Reason::UnknownPath).response()
     }
 
-    /// Which of [`Handler::DIALECTS`] a connection is counted under.
+    /// Which of [`Handler::DIALECTS`] a connection speaks; it is counted under it, and asked once
+    /// it is open.
     fn dialect(&self, state: &Self::State) -> usize {
         let _ = state;
         0
@@ -100,6 +127,20 @@ impl ConnId {
     pub(crate) fn new(reactor: u16, key: Key) -> Self {
         Self { reactor, key }
     }
+
+    pub(crate) fn key(self) -> Key {
+        self.key
+    }
+}
+
+impl Address for ConnId {
+    fn reactor(&self) -> u16 {
+        self.reactor
+    }
+
+    fn slot(&self) -> u32 {
+        self.key.slot
+    }
 }
 
 impl fmt::Display for ConnId {
@@ -109,6 +150,28 @@ impl fmt::Display for ConnId {
             "{}-{}-{}",
             self.reactor, self.key.slot, self.key.generation
         )
+    }
+}
+
+/// What was published to a channel.
+pub type Publication = hub::Publication<ConnId>;
+
+impl Publication {
+    /// The payload as the message that it was published as.
+    pub fn message(&self) -> Message<'_> {
+        match &self.payload {
+            Payload::Text(text) => Message::Text(text.as_str()),
+            Payload::Binary(bytes) => Message::Binary(bytes),
+        }
+    }
+}
+
+impl From<Message<'_>> for Payload {
+    fn from(message: Message<'_>) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text.into()),
+            Message::Binary(bytes) => Self::Binary(Bytes::copy_from_slice(bytes)),
+        }
     }
 }
 
@@ -227,6 +290,7 @@ pub struct Peer<'a> {
     id: ConnId,
     link: &'a mut Link,
     cork: &'a mut Cork,
+    hub: &'a mut Share<ConnId>,
     block: &'a Block,
     now: Tick,
 }
@@ -237,6 +301,7 @@ impl<'a> Peer<'a> {
         id: ConnId,
         link: &'a mut Link,
         cork: &'a mut Cork,
+        hub: &'a mut Share<ConnId>,
         block: &'a Block,
         now: Tick,
     ) -> Self {
@@ -244,6 +309,7 @@ impl<'a> Peer<'a> {
             id,
             link,
             cork,
+            hub,
             block,
             now,
         }
@@ -327,14 +393,44 @@ impl<'a> Peer<'a> {
         self.link.flags.set(Flags::REARM);
     }
 
-    /// Stops reading from this connection until [`Peer::resume`] is called for it. What the peer
-    /// sends meanwhile stays where it is: nothing is lost.
+    /// Subscribes to a channel. [`Handler::reply`] gets the answer of the channel's home; from then
+    /// on the peer gets what is published, until it unsubscribes or its connection ends.
+    ///
+    /// # Errors
+    /// When the name is empty or over 200 bytes, the connection is subscribed already, or has 128
+    /// subscriptions. One that was given up before it was answered counts until it is.
+    pub fn subscribe(&mut self, channel: &str) -> Result<(), SubscribeError> {
+        self.hub.subscribe(self.id, channel)
+    }
+
+    /// Ends a subscription: nothing more of the channel is sent to the peer, nor is a subscription
+    /// answered that was not yet. `false` when there was none.
+    pub fn unsubscribe(&mut self, channel: &str) -> bool {
+        self.hub.unsubscribe(self.id, channel)
+    }
+
+    /// Publishes a message to all who are subscribed to a channel; to this peer as well if it is.
+    /// [`Handler::reply`] gets the answer of the channel's home: the publication's offset, or that
+    /// it was refused. What one connection publishes to one channel keeps its order.
+    ///
+    /// # Errors
+    /// When the name is empty or over 200 bytes, or so much waits to be published that
+    /// `TIDEMILL_MAX_MAIL_BYTES` is reached.
+    pub fn publish(&mut self, channel: &str, message: Message<'_>) -> Result<(), PublishError> {
+        let dialect = self.link.dialect;
+        self.hub
+            .publish(self.id, dialect, channel, || message.into())
+    }
+
+    /// Stops reading from this connection until the next answer of a channel's home: call it after
+    /// [`Peer::subscribe`] or [`Peer::publish`], before [`Handler::reply`], or end it with
+    /// [`Peer::resume`]. What the peer sends meanwhile stays where it is: nothing is lost.
     pub fn suspend(&mut self) {
         self.link.flags.set(Flags::SUSPENDED);
     }
 
-    /// Goes on reading after [`Peer::suspend`].
+    /// Goes on reading after [`Peer::suspend`], without an answer.
     pub fn resume(&mut self) {
-        self.link.flags.clear(Flags::SUSPENDED);
+        self.link.resume();
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! - [`config`], [`metrics`], `sys`: options, counters, system calls;
 //! - [`protocol`]: RFC 6455 without sockets; `transport`: sockets without protocol;
-//!   `slots`, `wheel`, `mailbox`: the reactor's parts;
+//!   `hub`: channels over all reactors; `slots`, `wheel`, `mailbox`: the reactor's parts;
 //! - `connection`: one peer, where protocol and transport meet;
 //! - [`handler`]: the application's seam;
 //! - `reactor`: the loop; [`dialect`]: what the paths of the `tidemill` binary speak;
@@ -19,6 +19,7 @@ mod connection;
 pub mod dialect;
 pub mod gate;
 pub mod handler;
+mod hub;
 mod mailbox;
 pub mod metrics;
 pub mod protocol;
@@ -31,4 +32,5 @@ mod wheel;
 
 pub use config::Config;
 pub use handler::{Accept, CloseCode, ConnId, Control, Failure, Handler, Incoming, Message, Peer};
+pub use handler::{Channel, Frame, Payload, Publication, PublishError, Reply, SubscribeError};
 pub use handler::{Reason, Refusal, Request, Response, Upgrade, Verdict};

@@ -102,6 +102,14 @@ pub struct Block {
     timeouts: [Counter; TIMEOUTS.len()],
     pub slow_consumers: Counter,
     pub buffer_bytes: Counter,
+    /// Channels whose home this reactor is.
+    pub channels: Counter,
+    pub subscriptions: Counter,
+    /// Publications that were given an offset, by the dialect of their publisher.
+    pub publications: [Counter; DIALECTS_MAX],
+    pub deliveries: Counter,
+    /// Data mail that this reactor has not dealt with.
+    pub mail_bytes: Counter,
     turns: [Counter; TURN_BOUNDS_US.len() + 1],
     turn_us_total: Counter,
 }
@@ -230,6 +238,7 @@ impl Registry {
         page.traffic();
         page.ends();
         page.buffers();
+        page.hub();
         page.reactors();
         page.process(process);
         page.out
@@ -306,6 +315,31 @@ impl Page<'_> {
         self.gauge("buffer_bytes", "Memory held for single connections.");
         let buffered = self.registry.total(|block| &block.buffer_bytes);
         self.sample("buffer_bytes", "", buffered);
+    }
+
+    fn hub(&mut self) {
+        let registry = self.registry;
+        self.gauge("channels", "Channels with subscribers.");
+        self.sample("channels", "", registry.total(|block| &block.channels));
+        self.gauge("subscriptions", "Subscriptions of all connections.");
+        let subscriptions = registry.total(|block| &block.subscriptions);
+        self.sample("subscriptions", "", subscriptions);
+        self.counter(
+            "publications_total",
+            "Publications accepted, by the dialect of their publisher.",
+        );
+        for (index, dialect) in registry.labels.dialects.iter().enumerate() {
+            let count = registry.total(|block| &block.publications[index]);
+            let label = format_args!("{{dialect=\"{dialect}\"}}");
+            self.sample("publications_total", label, count);
+        }
+        self.sum(
+            "deliveries_total",
+            "Publications delivered, counted for each subscriber.",
+            |block| &block.deliveries,
+        );
+        self.gauge("mail_bytes", "Publications on their way through reactors.");
+        self.sample("mail_bytes", "", registry.total(|block| &block.mail_bytes));
     }
 
     fn ends(&mut self) {
@@ -464,11 +498,14 @@ mod tests {
         turns.record(Duration::from_micros(40));
         turns.record(Duration::from_millis(300));
         turns.publish(one);
+        one.publications[0].add(6);
+        two.publications[0].add(1);
         let page = registry.prometheus(&Process::default());
         for line in [
             "tidemill_messages_received_total 7",
             "tidemill_connections{dialect=\"echo\"} 4",
             "tidemill_closed_total{code=\"1000\"} 1",
+            "tidemill_publications_total{dialect=\"welcome\"} 7",
             "tidemill_closed_total{code=\"other\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"0.00005\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"+Inf\"} 2",

@@ -23,6 +23,7 @@ use crate::{
     config::{Accept, Config, ConfigError, Machine, Plan},
     gate::Gate,
     handler::{Handler, Reason},
+    hub::MailBytes,
     mailbox::{Mailbox, Sender},
     metrics::{Labels, REASONS_MAX, Registry},
     reactor::{Listener, MAIL, Mail, Parts, Reactor, Settings, Shutdown},
@@ -43,7 +44,10 @@ pub enum ServerError {
          TIDEMILL_LISTEN, or share the port with TIDEMILL_TAKEOVER=true"
     )]
     PortInUse(SocketAddr),
-    #[error("cannot listen on {address}: {source}")]
+    #[error(
+        "cannot listen on {address}: {source}; TIDEMILL_LISTEN and TIDEMILL_ADMIN_LISTEN take \
+         addresses of this machine and ports that this user may open"
+    )]
     Listen {
         address: SocketAddr,
         source: io::Error,
@@ -145,6 +149,7 @@ impl Server {
             ended,
             plan,
         };
+        let mail_bytes = MailBytes::new(server.plan.reactors, config.mail_bytes_max);
         let launch = Launch {
             config: config.clone(),
             plan: server.plan.clone(),
@@ -152,6 +157,7 @@ impl Server {
             gate,
             registry,
             mail,
+            mail_bytes: Arc::new(mail_bytes),
         };
         server.launch(launch, boxes, Arc::new(make), &end)?;
         Ok(server)
@@ -318,6 +324,7 @@ struct Launch {
     gate: Arc<Gate>,
     registry: Arc<Registry>,
     mail: Vec<Sender<Mail>>,
+    mail_bytes: Arc<MailBytes>,
 }
 
 impl Launch {
@@ -364,6 +371,8 @@ impl Launch {
             mailbox,
             listeners,
             hand_to,
+            reactors: self.mail.clone(),
+            mail_bytes: Arc::clone(&self.mail_bytes),
             handler: make(&self.registry),
             settings: self.settings.clone(),
             gate: Arc::clone(&self.gate),

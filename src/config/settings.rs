@@ -135,9 +135,13 @@ impl Config {
     }
 
     /// Bytes waiting for one connection above which it is not read from: a quarter of the hard
-    /// mark, so that a peer which asks and reads the answers never reaches the hard one.
+    /// mark, so that a peer which asks and reads the answers never reaches the hard one; less
+    /// where the answer to one more maximal message would not fit below it.
     pub fn outbox_bytes_soft(&self) -> usize {
-        self.outbox_bytes_hard() / 4
+        // RFC 6455, 5.2: a header without a mask has at most ten bytes.
+        let answer = self.message_bytes_max.saturating_add(10);
+        let hard = self.outbox_bytes_hard();
+        (hard / 4).min(hard.saturating_sub(answer)).max(1)
     }
 
     /// Whether the paths of this dialect are served.
@@ -323,6 +327,7 @@ mod tests {
         assert_eq!(marks(2048 * KIB, None), (4096 * KIB, 1024 * KIB));
         assert_eq!(marks(64 * KIB, Some(4096 * KIB)), (4096 * KIB, 1024 * KIB));
         assert_eq!(marks(64 * KIB, Some(64 * KIB)), (128 * KIB, 32 * KIB));
-        assert_eq!(marks(usize::MAX, None), (usize::MAX, usize::MAX / 4));
+        assert_eq!(marks(1024 * KIB, Some(0)), (1088 * KIB, 64 * KIB - 10));
+        assert_eq!(marks(usize::MAX, None), (usize::MAX, 1));
     }
 }

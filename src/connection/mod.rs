@@ -8,6 +8,7 @@ mod outbox;
 
 use std::io;
 
+use bytes::Bytes;
 pub use cork::Cork;
 pub use outbox::Outbox;
 
@@ -32,6 +33,8 @@ pub struct Connection<S> {
 pub struct Link {
     pub transport: Transport,
     pub flags: Flags,
+    /// What it speaks once it is open.
+    pub dialect: u8,
     /// When bytes last came.
     pub last_seen: Tick,
     /// What it means depends on the stage: the accept or the last request; the last ping; our
@@ -77,6 +80,7 @@ impl Link {
         Self {
             transport,
             flags,
+            dialect: 0,
             last_seen: now,
             since: now,
             deadline: 0,
@@ -127,6 +131,33 @@ impl Link {
             outbox, transport, ..
         } = self;
         outbox.write(|slices| transport.send_vectored(slices))
+    }
+
+    /// Sends bytes that many connections share, behind what waits already.
+    pub fn send_shared(&mut self, bytes: &Bytes) -> io::Result<()> {
+        let taken = if self.outbox.is_empty() {
+            self.transport.send(bytes)?
+        } else {
+            0
+        };
+        if bytes.len() - taken < bytes.len() / 2 {
+            // The rest does not keep the whole alive.
+            self.outbox.push(&bytes[taken..]);
+        } else {
+            self.outbox.push_shared(bytes.slice(taken..));
+        }
+        if cfg!(debug_assertions) {
+            self.outbox.check_invariants();
+        }
+        Ok(())
+    }
+
+    /// Goes on reading for an application that waited for an answer.
+    pub fn resume(&mut self) {
+        if self.flags.has(Flags::SUSPENDED) {
+            self.flags.clear(Flags::SUSPENDED | Flags::PINGED);
+            self.flags.set(Flags::REARM);
+        }
     }
 
     /// Keeps received bytes for later; the caller stops reading, and owes a look at them.

@@ -5,7 +5,7 @@
 //! kept, in a box that exists no longer than it is needed. An idle session is sixteen bytes.
 //!
 //! The session enforces RFC 6455 on what comes in. What goes out is encoded by
-//! [`frame`](super::frame); the session only remembers whether a Close was sent.
+//! [`frame`]; the session only remembers whether a Close was sent.
 
 use super::{
     error::ProtocolError,

@@ -172,7 +172,14 @@ impl<H: Handler> Core<H> {
             return;
         };
         link.deadline = 0;
-        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        let mut peer = Peer::new(
+            id,
+            link,
+            &mut self.cork,
+            &mut self.hub,
+            &self.block,
+            self.now,
+        );
         if let Err(failure) = self.handler.deadline(&mut peer, state) {
             self.failed(failure.text(), key, connection);
         }

@@ -111,7 +111,14 @@ impl<H: Handler> Core<H> {
         link.flags.set(Flags::REARM);
         let Some(application) = state else { return };
         let id = self.conn_id(key);
-        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        let mut peer = Peer::new(
+            id,
+            link,
+            &mut self.cork,
+            &mut self.hub,
+            &self.block,
+            self.now,
+        );
         if let Err(failure) = self.handler.drain(&mut peer, application) {
             self.failed(failure.text(), key, connection);
         }
@@ -129,8 +136,9 @@ impl<H: Handler> Core<H> {
         let Some(state) = connection.state.take() else {
             return;
         };
+        self.hub.leave(key.slot);
         let id = self.conn_id(key);
-        self.block.connections[self.handler.dialect(&state)].subtract(1);
+        self.block.connections[usize::from(connection.link.dialect)].subtract(1);
         self.block.closed(code.into());
         log::debug!("closed id={id} code={code}");
         self.handler.close(id, state, code, reason);

@@ -220,6 +220,7 @@ impl<H: Handler> Core<H> {
         // Pings are spread over the interval: this connection's last one lies somewhere in it.
         let phase = self.random_below(self.settings.ping_interval);
         let link = &mut connection.link;
+        link.dialect = dialect as u8;
         link.stage = Stage::Open(session);
         link.since = self.now - phase;
         link.flags.set(Flags::REARM);
@@ -230,7 +231,14 @@ impl<H: Handler> Core<H> {
             H::DIALECTS[dialect]
         );
         let state = connection.state.insert(state);
-        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        let mut peer = Peer::new(
+            id,
+            link,
+            &mut self.cork,
+            &mut self.hub,
+            &self.block,
+            self.now,
+        );
         if let Err(failure) = self.handler.open(&mut peer, state) {
             self.failed(failure.text(), key, connection);
         }

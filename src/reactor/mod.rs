@@ -1,14 +1,16 @@
 //! The reactor: one thread, one loop, the connections it alone owns.
 //!
-//! A turn is `wait -> accept -> read -> mail -> expire -> flush -> reap`, each a function. Replies
-//! leave at the end of the read that caused them, from the shared cork, while everything about
-//! that connection is hot; `flush` is for sockets that had refused bytes. Slots are freed only in
-//! `reap`, so no key changes its meaning inside a turn.
+//! A turn is `wait -> accept -> read -> mail -> expire -> deliver -> flush -> reap`, each a
+//! function. Replies leave at the end of the read that caused them, from the shared cork, while
+//! everything about that connection is hot; `flush` is for sockets that had refused bytes. Slots
+//! are freed only in `reap`, so no key changes its meaning inside a turn.
 //!
 //! [`Reactor`] holds the slab, [`Core`] everything else: so a connection can be borrowed from the
 //! one while the other works on it, and every way to touch a connection is [`Reactor::visit`].
 
 mod accept;
+mod channels;
+mod deliver;
 mod expire;
 mod finish;
 mod http;
@@ -36,6 +38,7 @@ use crate::{
     connection::{Connection, Cork, Flags},
     gate::Gate,
     handler::{ConnId, Handler},
+    hub::{self, MailBytes, Share},
     mailbox::{Mailbox, Sender},
     metrics::{Block, TurnTimes},
     slots::{Key, Slots},
@@ -67,6 +70,8 @@ pub enum Mail {
     Socket(mio::net::TcpStream, Flags),
     /// Stop accepting, close every connection, end.
     Shutdown(Shutdown),
+    /// What reactors say to each other about channels.
+    Hub(hub::Mail<ConnId>),
 }
 
 /// What a reactor is made of, prepared on the main thread.
@@ -77,6 +82,9 @@ pub struct Parts<H: Handler> {
     pub listeners: Vec<Listener>,
     /// Where accepted sockets go in turn; empty when this reactor keeps them.
     pub hand_to: Vec<Sender<Mail>>,
+    /// All reactors by their number, this one included.
+    pub reactors: Vec<Sender<Mail>>,
+    pub mail_bytes: Arc<MailBytes>,
     pub handler: H,
     pub settings: Settings,
     pub gate: Arc<Gate>,
@@ -92,6 +100,7 @@ pub struct Reactor<H: Handler> {
     listeners: Vec<Listener>,
     hand_to: Vec<Sender<Mail>>,
     handed: usize,
+    reactors: Vec<Sender<Mail>>,
     spare: Spare,
     connections: Slots<Connection<H::State>>,
     shutdown: Option<Closing>,
@@ -107,6 +116,7 @@ struct Core<H: Handler> {
     block: Arc<Block>,
     wheel: Wheel,
     cork: Cork,
+    hub: Share<ConnId>,
     buffer: Vec<u8>,
     /// Connections that are owed a read without an event.
     ready: Vec<Key>,
@@ -146,6 +156,8 @@ impl<H: Handler> Reactor<H> {
             mailbox,
             mut listeners,
             hand_to,
+            reactors,
+            mail_bytes,
             handler,
             settings,
             gate,
@@ -162,6 +174,7 @@ impl<H: Handler> Reactor<H> {
             wheel: Wheel::new(FIRST_TICK, settings.slots),
             settings,
             gate,
+            hub: Share::new(id, mail_bytes, Arc::clone(&block)),
             block,
             cork: Cork::with_capacity(4096),
             buffer: vec![0; RECEIVE_BYTES],
@@ -187,6 +200,7 @@ impl<H: Handler> Reactor<H> {
             listeners,
             hand_to,
             handed: 0,
+            reactors,
             spare: Spare::new(),
             connections,
             shutdown: None,
@@ -209,6 +223,7 @@ impl<H: Handler> Reactor<H> {
         self.read();
         self.mail();
         self.expire();
+        self.deliver();
         self.flush();
         self.reap();
         self.measure();
@@ -217,6 +232,7 @@ impl<H: Handler> Reactor<H> {
 
     /// Sleeps until there is something to do, and reads the clock: the only time in this turn.
     fn wait(&mut self) -> io::Result<()> {
+        self.post();
         let timeout = self.timeout();
         match self.poll.poll(&mut self.events, timeout) {
             // A signal is no event; the turn goes on without one.
@@ -278,19 +294,6 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// What other threads ask.
-    fn mail(&mut self) {
-        if std::mem::take(&mut self.mailed) {
-            self.mailbox.open();
-        }
-        while let Some(mail) = self.mailbox.pop() {
-            match mail {
-                Mail::Socket(stream, flags) => self.admit(stream, flags),
-                Mail::Shutdown(shutdown) => self.begin_shutdown(shutdown),
-            }
-        }
-    }
-
     /// Sockets that take bytes again.
     fn flush(&mut self) {
         let mut waiting = std::mem::take(&mut self.core.unflushed);
@@ -341,6 +344,7 @@ impl<H: Handler> Reactor<H> {
             || !core.unflushed.is_empty()
             || core.wheel.has_due()
             || self.has_newcomers()
+            || core.hub.is_busy()
             || !self.mailbox.is_empty();
         if owed {
             return Some(Duration::ZERO);
@@ -375,6 +379,7 @@ impl<H: Handler> Reactor<H> {
             core.published = core.now;
         }
         core.publish_buffered();
+        core.block.mail_bytes.set(core.hub.mail_bytes());
     }
 }
 

@@ -167,7 +167,14 @@ impl<H: Handler> Core<H> {
             Event::Message(message) => {
                 self.block.messages_received.add(1);
                 self.cork.lend(&message);
-                let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+                let mut peer = Peer::new(
+                    id,
+                    link,
+                    &mut self.cork,
+                    &mut self.hub,
+                    &self.block,
+                    self.now,
+                );
                 self.handler
                     .message(&mut peer, application, message)
                     .map_err(Stop::Failed)?;
@@ -192,7 +199,14 @@ impl<H: Handler> Core<H> {
             }
             Event::Pong(payload) => Control::Pong(payload),
         };
-        let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+        let mut peer = Peer::new(
+            id,
+            link,
+            &mut self.cork,
+            &mut self.hub,
+            &self.block,
+            self.now,
+        );
         self.handler.control(&mut peer, application, control);
         if let Control::Close(code, reason) = control {
             self.farewell(key, connection, code, reason);

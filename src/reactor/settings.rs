@@ -15,10 +15,6 @@ use crate::{
 /// refused can be told so politely. The descriptor reserve of the plan covers them.
 const SHED_SLOTS: usize = 16;
 
-/// RFC 6455, 5.2: a header without a mask. Below the soft mark one more maximal message is read, and
-/// its echo must fit below the hard one.
-const FRAME_HEADER_BYTES_MAX: usize = 10;
-
 /// A reactor's options. Sizes in bytes, times in ticks; 0 ticks is off.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -65,11 +61,7 @@ impl Settings {
             accept_budget: config.accept_budget,
             read_budget_bytes: config.read_budget_bytes,
             outbox_bytes_hard: config.outbox_bytes_hard(),
-            outbox_bytes_soft: config.outbox_bytes_soft().min(
-                config
-                    .outbox_bytes_hard()
-                    .saturating_sub(config.message_bytes_max + FRAME_HEADER_BYTES_MAX),
-            ),
+            outbox_bytes_soft: config.outbox_bytes_soft(),
             handshake_timeout: ticks(Some(config.handshake_timeout)),
             message_timeout: ticks(Some(config.message_timeout)),
             ping_interval: ticks(config.ping_interval),

@@ -88,10 +88,12 @@ impl<H: Handler> Reactor<H> {
         self.shutdown = Some(closing);
     }
 
-    /// Whether a shutdown is over: nobody is left, or those who are had their time.
+    /// Whether a shutdown is over: nobody is left, or those who are had their time. A reactor
+    /// without connections stays for those of the others: it may be the home of their channels.
     pub(super) fn is_done(&self) -> bool {
         let now = self.core.now;
-        let over = |closing: &Closing| self.connections.is_empty() || now >= closing.ends;
+        let is_empty = self.connections.is_empty() && self.core.gate.connections() == 0;
+        let over = |closing: &Closing| is_empty || now >= closing.ends;
         self.shutdown.as_ref().is_some_and(over)
     }
 
@@ -114,7 +116,14 @@ impl<H: Handler> Core<H> {
             Stage::Open(_) => {
                 let link = &mut connection.link;
                 link.flags.clear(Flags::SUSPENDED);
-                let mut peer = Peer::new(id, link, &mut self.cork, &self.block, self.now);
+                let mut peer = Peer::new(
+                    id,
+                    link,
+                    &mut self.cork,
+                    &mut self.hub,
+                    &self.block,
+                    self.now,
+                );
                 peer.close(CloseCode::Away, "server shutting down");
                 self.uncork_alone(key, connection);
             }
