@@ -201,6 +201,16 @@ pub fn tune_allocator() {
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn tune_allocator() {}
 
+/// Gives free memory inside the allocator's arenas back to the system. Takes milliseconds.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub fn trim_allocator() {
+    // SAFETY: malloc_trim may be called at any time; 0 is the padding it leaves.
+    unsafe { libc::malloc_trim(0) };
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub fn trim_allocator() {}
+
 /// Receives behind the end of `message` (at most `count` bytes, within its capacity), and into
 /// `overflow` what comes after them, in one system call and without zeroing memory first.
 pub fn receive_behind(

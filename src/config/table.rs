@@ -201,7 +201,7 @@ pub static OPTIONS: &[Spec] = &[
         group: Group::Sizes,
         placeholder: "SIZE",
         preset: Preset::Value("64MiB"),
-        help: "Bytes waiting in one reactor's mailbox before senders are paused",
+        help: "Publications waiting for one reactor; over it publishing is answered as busy",
         reason: "at least MAX_MESSAGE_BYTES, so that one largest message fits",
         kind: Kind::Size(64 * KIB..=16 * GIB, |config| &mut config.mail_bytes_max),
     },

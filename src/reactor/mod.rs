@@ -42,6 +42,7 @@ use crate::{
     mailbox::{Mailbox, Sender},
     metrics::{Block, TurnTimes},
     slots::{Key, Slots},
+    sys,
     wheel::{TICK_MS, Tick, Wheel},
 };
 
@@ -59,6 +60,9 @@ const RECEIVE_BYTES: usize = 128 * 1024;
 
 /// The first tick: far enough from 0 that a jittered past still is a tick.
 const FIRST_TICK: Tick = 1 << 24;
+
+/// Once this much was buffered by one reactor and is no longer, the allocator is asked for it.
+const TRIM_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How long a busy reactor may leave its turn times unpublished.
 const PUBLISH_TICKS: Tick = 1;
@@ -128,6 +132,8 @@ struct Core<H: Handler> {
     holders: Vec<Key>,
     /// Change of the buffered bytes that the gate does not know yet.
     buffered: isize,
+    /// The most bytes that were buffered since the allocator was last trimmed.
+    buffered_peak: u64,
     now: Tick,
     /// When this turn woke up.
     started: Instant,
@@ -183,6 +189,7 @@ impl<H: Handler> Reactor<H> {
             dead: Vec::new(),
             holders: Vec::new(),
             buffered: 0,
+            buffered_peak: 0,
             now: FIRST_TICK,
             started: Instant::now(),
             ended: Instant::now(),
@@ -395,6 +402,17 @@ impl<H: Handler> Core<H> {
                 .buffer_bytes
                 .add(self.buffered.cast_unsigned() as u64);
             self.buffered = 0;
+            self.trim();
+        }
+    }
+
+    /// After pressure, the arenas that the buffers came from are given back.
+    fn trim(&mut self) {
+        let now = self.block.buffer_bytes.load();
+        self.buffered_peak = self.buffered_peak.max(now);
+        if self.buffered_peak > TRIM_BYTES && now < self.buffered_peak / 16 {
+            self.buffered_peak = 0;
+            sys::trim_allocator();
         }
     }
 
