@@ -72,9 +72,9 @@ impl<H: Handler> Core<H> {
             };
             if fill.total > 0 {
                 connection.link.last_seen = self.now;
-                connection.link.flags.clear(Flags::PINGED);
                 self.block.bytes_received.add(fill.total as u64);
                 self.digest(&mut buffer[..fill.buffered], key, connection);
+                connection.link.flags.clear(Flags::PINGED);
             }
             // A peer that is done sending is read to its end: no further event will come.
             if fill.drained && (fill.total == 0 || !connection.link.flags.has(Flags::READ_CLOSED)) {
@@ -195,6 +195,10 @@ impl<H: Handler> Core<H> {
                 }
                 link.since = self.now;
                 link.flags.set(Flags::FINISHING | Flags::REARM);
+                // Its pong may be under way, and must not be met by a reset.
+                if link.flags.has(Flags::PINGED) {
+                    link.flags.set(Flags::LINGER);
+                }
                 Control::Close(close.code, close.reason)
             }
             Event::Pong(payload) => Control::Pong(payload),

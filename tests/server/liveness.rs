@@ -224,6 +224,22 @@ fn a_close_that_is_not_answered_ends_at_the_close_timeout() {
 }
 
 #[test]
+fn a_pong_that_crosses_the_close_meets_no_reset() {
+    let site = Site::router(Config {
+        ping_interval: Some(ms(200)),
+        ..config()
+    });
+    let mut wire = Wire::open(site.address, "/echo");
+    assert_eq!(wire.frame().opcode, PING);
+    wire.send(close(1000, ""));
+    wire.expect_close(1000);
+    // The first finds the connection closed or lingering; a reset would fail the second.
+    wire.send(frame(PONG, b"heartbeat"));
+    wire.try_send(frame(PONG, b"heartbeat")).expect("a reset");
+    wire.expect_end();
+}
+
+#[test]
 fn a_close_that_is_answered_carries_the_peer_s_code() {
     let watch = watch(&config());
     let mut wire = watch.open("/a");
