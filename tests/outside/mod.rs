@@ -35,7 +35,11 @@ impl Server {
     /// `limits` are arguments of `ulimit`, such as `-Sn 256`; empty leaves them as they are.
     #[track_caller]
     pub fn start(limits: &str, options: &[(&str, &str)]) -> Self {
-        let script = format!("ulimit {} && exec \"$0\"", or(limits, "-n >&2"));
+        let limits = match limits {
+            "" => String::new(),
+            limits => format!("ulimit {limits} && "),
+        };
+        let script = format!("{limits}exec \"$0\"");
         let mut command = Command::new("sh");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_tidemill")]);
         for (name, _) in std::env::vars() {
@@ -209,10 +213,6 @@ fn prlimit(id: u32, limit: &str) {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
-}
-
-fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
-    if text.is_empty() { instead } else { text }
 }
 
 /// Reads a pipe to its end, so that the program never waits for us.

@@ -17,8 +17,18 @@ const CLOSE: u8 = 0x8;
 /// What came of an upgrade.
 pub enum Answer {
     Open(Peer),
-    /// A complete refusal: status and head, in lower case.
-    Refused(u16, String),
+    /// A complete refusal.
+    Refused(Refusal),
+}
+
+/// What a peer that was turned away was told.
+#[derive(Debug)]
+pub struct Refusal {
+    pub status: u16,
+    /// In lower case.
+    pub head: String,
+    /// The end was a reset, which on other systems takes away an answer that is not read yet.
+    pub was_reset: bool,
 }
 
 /// An open connection.
@@ -63,17 +73,28 @@ impl Peer {
     pub fn open(address: SocketAddr, number: usize) -> Self {
         match Self::knock(address, number) {
             Answer::Open(peer) => peer,
-            Answer::Refused(_, head) => panic!("refused: {head}"),
+            Answer::Refused(refusal) => panic!("{refusal:?}"),
         }
     }
 
     #[track_caller]
     pub fn upgrade(mut stream: TcpStream) -> Answer {
+        Self::ask(&mut stream);
+        Self::learn(stream)
+    }
+
+    /// Sends the request of an upgrade.
+    pub fn ask(stream: &mut TcpStream) {
         let request = "GET /echo HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         // A server that is full may answer, and be gone, before the request is sent.
         let _ = stream.write_all(request.as_bytes());
+    }
+
+    /// Receives the answer to it.
+    #[track_caller]
+    pub fn learn(mut stream: TcpStream) -> Answer {
         let mut head = Vec::new();
         let mut byte = [0];
         while !head.ends_with(b"\r\n\r\n") {
@@ -90,7 +111,13 @@ impl Peer {
                 let mut body = Vec::new();
                 stream.read_to_end(&mut body).unwrap();
                 assert_eq!(body.len() as u64, length, "{head}");
-                Answer::Refused(status, head)
+                // After a FIN one may still send, whatever becomes of it; after a reset not.
+                let was_reset = stream.write_all(b"\r\n").is_err();
+                Answer::Refused(Refusal {
+                    status,
+                    head,
+                    was_reset,
+                })
             }
         }
     }
