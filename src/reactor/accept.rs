@@ -190,6 +190,8 @@ impl<H: Handler> Reactor<H> {
             refusal.response().encode(&mut answer, server, false, false);
             // One attempt: the socket is new, so its buffer takes this much.
             let mut transport = Transport::new(stream);
+            // Closing before the request is read would be a reset.
+            let _ = transport.receive(&mut self.core.buffer);
             if transport.send(&answer).is_ok() {
                 let _ = transport.finish();
             }

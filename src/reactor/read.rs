@@ -110,6 +110,7 @@ impl<H: Handler> Core<H> {
     #[inline]
     fn frames(&mut self, bytes: &mut [u8], key: Key, connection: &mut Connection<H::State>) {
         let mut input = Input::new(bytes);
+        let mut cork_max = self.cork_max(&connection.link);
         loop {
             match self.frame(&mut input, key, connection) {
                 Ok(true) => {}
@@ -122,12 +123,11 @@ impl<H: Handler> Core<H> {
                     return;
                 }
             }
-            // Not later than the soft mark: the hard one has room for one maximal reply above it.
-            let gathered = self.cork.len();
-            let waiting = connection.link.outbox.len() + gathered;
-            let is_due = gathered >= CORK_BYTES_MAX || waiting >= self.settings.outbox_bytes_soft;
-            if is_due && !self.uncork(key, connection, &mut input) {
-                return;
+            if self.cork.len() >= cork_max {
+                if !self.uncork(key, connection, &mut input) {
+                    return;
+                }
+                cork_max = self.cork_max(&connection.link);
             }
             if !connection.link.is_readable() {
                 if !connection.link.flags.has(Flags::FINISHING) {
@@ -141,6 +141,14 @@ impl<H: Handler> Core<H> {
         }
         self.uncork(key, connection, &mut input);
         self.watch_message(&mut connection.link);
+    }
+
+    /// What may be gathered before it is sent: not more than leads to the soft mark, for the hard
+    /// one has room for one maximal reply above it.
+    fn cork_max(&self, link: &Link) -> usize {
+        let soft = self.settings.outbox_bytes_soft;
+        soft.saturating_sub(link.outbox.len())
+            .clamp(1, CORK_BYTES_MAX)
     }
 
     /// Handles the next event; `false` when there is none.
