@@ -8,6 +8,7 @@
 pub mod peer;
 
 use std::{
+    collections::HashSet,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -107,6 +108,17 @@ impl Server {
     pub fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
         fs::read_dir(folder).unwrap().count()
+    }
+
+    /// The number that the next descriptor will have: the lowest that is free.
+    pub fn next_descriptor(&self) -> u64 {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        let entries = fs::read_dir(folder).unwrap();
+        let taken: HashSet<u64> = entries
+            .map(|entry| entry.unwrap().file_name())
+            .map(|name| name.to_str().unwrap().parse().unwrap())
+            .collect();
+        (0..).find(|number| !taken.contains(number)).unwrap()
     }
 
     /// CPU time that all threads have used, from the scheduler's nanoseconds.
