@@ -5,7 +5,7 @@ use std::io;
 
 use super::Core;
 use crate::{
-    connection::{Connection, Flags, Link, Stage},
+    connection::{Connection, Cork, Flags, Link, Stage},
     handler::{Control, Failure, Handler, Peer},
     metrics::Operation,
     protocol::{
@@ -189,10 +189,8 @@ impl<H: Handler> Core<H> {
                 return Ok(true);
             }
             Event::Ping(payload) => {
-                if was_open && link.outbox.is_empty() {
-                    self.cork.control(ControlCode::Pong, payload);
-                } else if was_open {
-                    link.outbox.push_pong(payload);
+                if was_open {
+                    answer_ping(payload, link, &mut self.cork);
                 }
                 Control::Ping(payload)
             }
@@ -243,6 +241,15 @@ impl<H: Handler> Core<H> {
         {
             link.flags.set(Flags::REARM);
         }
+    }
+}
+
+/// A pong behind a backlog waits there, and takes the payload of later pings meanwhile.
+fn answer_ping(payload: &[u8], link: &mut Link, cork: &mut Cork) {
+    if link.outbox.is_empty() {
+        cork.control(ControlCode::Pong, payload);
+    } else {
+        link.outbox.push_pong(payload);
     }
 }
 
