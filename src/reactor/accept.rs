@@ -47,13 +47,35 @@ impl Listener {
     }
 }
 
-/// One descriptor kept back, to be spent on telling a peer that there are none left.
+/// One descriptor kept back, to be spent on telling a peer that there are none left. That peer
+/// keeps it until the listener has rested: closed at once, its request would meet a reset.
 #[derive(Debug)]
-pub struct Spare(Option<File>);
+pub enum Spare {
+    Kept { _descriptor: Option<File> },
+    Spent(Transport),
+}
 
 impl Spare {
+    const NONE: Self = Self::Kept { _descriptor: None };
+
     pub fn new() -> Self {
-        Self(File::open("/dev/null").ok())
+        let _descriptor = File::open("/dev/null").ok();
+        Self::Kept { _descriptor }
+    }
+
+    /// Frees the descriptor, with what its peer has sent meanwhile.
+    fn free(&mut self, buffer: &mut [u8]) {
+        if let Self::Spent(mut transport) = std::mem::replace(self, Self::NONE) {
+            // Whatever it was, nobody wants to know it.
+            let _ = transport.receive(buffer);
+        }
+    }
+
+    fn take_back(&mut self, buffer: &mut [u8]) {
+        if let Self::Spent(_) = self {
+            self.free(buffer);
+            *self = Self::new();
+        }
     }
 }
 
@@ -66,6 +88,7 @@ impl<H: Handler> Reactor<H> {
             let listener = &mut self.listeners[index];
             if listener.resting_until.is_some_and(|until| until <= now) {
                 listener.resting_until = None;
+                self.spare.take_back(&mut self.core.buffer);
             }
             let flags = if listener.is_admin {
                 Flags::ADMIN
@@ -73,7 +96,7 @@ impl<H: Handler> Reactor<H> {
                 Flags::default()
             };
             while budget > 0 && self.listeners[index].is_pending {
-                if self.listeners[index].is_resting() || self.connections.is_full() {
+                if self.listeners[index].is_resting() || !self.has_slot() {
                     break;
                 }
                 budget -= 1;
@@ -90,8 +113,13 @@ impl<H: Handler> Reactor<H> {
     /// refusals taken, newcomers wait in the backlog until one is free.
     pub(super) fn has_newcomers(&self) -> bool {
         let mut listeners = self.listeners.iter();
-        !self.connections.is_full()
-            && listeners.any(|listener| listener.is_pending && !listener.is_resting())
+        self.has_slot() && listeners.any(|listener| listener.is_pending && !listener.is_resting())
+    }
+
+    /// Whether one more may come in, be it to be told that it may not.
+    fn has_slot(&self) -> bool {
+        let guests_may = self.core.has_guest_slot() || !self.core.gate.is_full();
+        guests_may && !self.connections.is_full()
     }
 
     /// Reactor 0 keeps its own share and hands the others theirs, in turn.
@@ -128,6 +156,9 @@ impl<H: Handler> Reactor<H> {
             return;
         };
         core.block.sockets.add(1);
+        if !has_room {
+            core.guests += 1;
+        }
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
@@ -180,9 +211,9 @@ impl<H: Handler> Reactor<H> {
         self.rest(index);
     }
 
-    /// Frees the spare descriptor, spends it on one 503, and takes it back.
+    /// Frees the spare descriptor and spends it on one 503.
     fn refuse_with_spare(&mut self, index: usize) {
-        drop(self.spare.0.take());
+        self.spare.free(&mut self.core.buffer);
         if let Ok((stream, _)) = self.listeners[index].socket.accept() {
             let mut answer = Vec::new();
             let refusal = Refusal::from(Reason::Descriptors);
@@ -190,14 +221,14 @@ impl<H: Handler> Reactor<H> {
             refusal.response().encode(&mut answer, server, false, false);
             // One attempt: the socket is new, so its buffer takes this much.
             let mut transport = Transport::new(stream);
-            // Closing before the request is read would be a reset.
-            let _ = transport.receive(&mut self.core.buffer);
             if transport.send(&answer).is_ok() {
                 let _ = transport.finish();
             }
             self.core.block.refused.add(Reason::Descriptors as usize);
+            self.spare = Spare::Spent(transport);
+        } else {
+            self.spare = Spare::new();
         }
-        self.spare = Spare::new();
     }
 
     fn rest(&mut self, index: usize) {

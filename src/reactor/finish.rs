@@ -254,11 +254,18 @@ impl<H: Handler> Core<H> {
         self.bury(key, connection);
     }
 
-    /// Takes a connection off the cap.
-    pub(super) fn uncount(&self, link: &mut Link) {
-        if link.flags.has(Flags::COUNTED) {
+    /// Whether one more socket may be held beside those that the cap counts. The descriptor
+    /// reserve of the plan covers so many.
+    pub(super) fn has_guest_slot(&self) -> bool {
+        self.guests < self.settings.shed_slots
+    }
+
+    /// Takes a connection off the cap while it still has its socket.
+    pub(super) fn uncount(&mut self, link: &mut Link) {
+        if link.flags.has(Flags::COUNTED) && self.has_guest_slot() {
             link.flags.clear(Flags::COUNTED);
             self.gate.leave();
+            self.guests += 1;
         }
     }
 
@@ -281,8 +288,12 @@ impl<H: Handler> Reactor<H> {
         while let Some(key) = self.core.dead.pop() {
             self.core.wheel.cancel(key.slot);
             // Dropping the socket closes it; epoll forgets it by itself.
-            if let Some(mut connection) = self.connections.remove(key) {
-                self.core.uncount(&mut connection.link);
+            if let Some(connection) = self.connections.remove(key) {
+                if connection.link.flags.has(Flags::COUNTED) {
+                    self.core.gate.leave();
+                } else {
+                    self.core.guests -= 1;
+                }
                 self.core.block.sockets.subtract(1);
             }
         }

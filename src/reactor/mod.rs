@@ -130,6 +130,8 @@ struct Core<H: Handler> {
     dead: Vec<Key>,
     /// Connections that hold buffers, perhaps no longer.
     holders: Vec<Key>,
+    /// Connections that the cap does not count: refused, or on their way out.
+    guests: usize,
     /// Change of the buffered bytes that the gate does not know yet.
     buffered: isize,
     /// The most bytes that were buffered since the allocator was last trimmed.
@@ -188,6 +190,7 @@ impl<H: Handler> Reactor<H> {
             unflushed: Vec::new(),
             dead: Vec::new(),
             holders: Vec::new(),
+            guests: 0,
             buffered: 0,
             buffered_peak: 0,
             now: FIRST_TICK,
