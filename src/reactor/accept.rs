@@ -139,8 +139,10 @@ impl<H: Handler> Reactor<H> {
         if self.shutdown.is_some() {
             return;
         }
-        let slots_left = self.connections.capacity() - self.connections.len();
-        let has_room = slots_left > core.settings.shed_slots && core.gate.enter();
+        // Those on their way out sit in the slots for refusals: they take nobody's place.
+        let counted = self.connections.len() - core.guests;
+        let seats = self.connections.capacity() - core.settings.shed_slots;
+        let has_room = counted < seats && core.gate.enter();
         flags.set(if has_room {
             Flags::COUNTED
         } else {
