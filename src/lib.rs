@@ -11,7 +11,7 @@
 //! - `connection`: one peer, where protocol and transport meet;
 //! - [`handler`]: the application's seam;
 //! - `reactor`: the loop; [`dialect`]: what the paths of the `tidemill` binary speak;
-//! - [`server`]: starts it all and ends it all.
+//! - [`server`]: starts it all and ends it all; [`load`]: the other end, for measuring.
 
 pub mod cli;
 pub mod config;
@@ -20,6 +20,7 @@ pub mod dialect;
 pub mod gate;
 pub mod handler;
 mod hub;
+pub mod load;
 mod mailbox;
 pub mod metrics;
 pub mod protocol;

@@ -12,6 +12,13 @@ use tidemill::{
 };
 
 fn main() -> ExitCode {
+    // The load generator has flags of its own, and none of the server's.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "bench")
+    {
+        return cli::bench::run(std::env::args_os().skip(1));
+    }
     let invocation = match config::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Parsed::Run(invocation)) => invocation,
         Ok(Parsed::Print(text)) => {

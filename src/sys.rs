@@ -180,8 +180,7 @@ pub fn resident_bytes() -> u64 {
         .nth(1)
         .and_then(|pages| pages.parse::<u64>().ok())
         .unwrap_or(0);
-    // SAFETY: sysconf takes no pointers.
-    pages * u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+    pages * page_bytes()
 }
 
 /// Makes large buffers leave with their pages: the allocator maps them one by one and gives them
@@ -239,6 +238,101 @@ pub fn receive_behind(
     // SAFETY: the kernel has written this many bytes of the spare capacity.
     unsafe { message.set_len(message.len() + received.min(room)) };
     Ok(received)
+}
+
+/// Lets the kernel choose the port of a socket that is bound to an address when it connects, where
+/// the whole of both addresses counts, and not when it is bound (`IP_BIND_ADDRESS_NO_PORT`).
+#[cfg(target_os = "linux")]
+pub fn bind_address_no_port(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int, whose address and size are given.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn bind_address_no_port(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// A timer that a poll watches, finer than the poll's own milliseconds (timerfd).
+#[derive(Debug)]
+pub struct Timer {
+    #[cfg(target_os = "linux")]
+    descriptor: std::os::fd::OwnedFd,
+}
+
+#[cfg(target_os = "linux")]
+impl Timer {
+    /// A timer that is not set, watched by `registry` with `token`.
+    pub fn new(registry: &mio::Registry, token: mio::Token) -> io::Result<Self> {
+        use std::os::fd::{FromRawFd, OwnedFd};
+
+        let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+        // SAFETY: timerfd_create takes no pointers.
+        let raw = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+        check(raw.min(0))?;
+        // SAFETY: the descriptor was just made, and nobody else knows it.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
+        let mut source = mio::unix::SourceFd(&raw);
+        registry.register(&mut source, token, mio::Interest::READABLE)?;
+        Ok(Self { descriptor })
+    }
+
+    /// Wakes the poll once after this time. Replaces what was set before.
+    pub fn set(&self, after: Duration) -> io::Result<()> {
+        let value = libc::itimerspec {
+            it_interval: libc::timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: libc::timespec {
+                tv_sec: libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX),
+                // All zeroes would unset it.
+                tv_nsec: libc::c_long::from(after.subsec_nanos().max(1).cast_signed()),
+            },
+        };
+        // SAFETY: `value` outlives the call; the old value is not asked for.
+        check(unsafe {
+            libc::timerfd_settime(
+                self.descriptor.as_raw_fd(),
+                0,
+                &raw const value,
+                std::ptr::null_mut(),
+            )
+        })
+    }
+}
+
+/// Where there is no such timer, the poll's own timeout has to do.
+#[cfg(not(target_os = "linux"))]
+impl Timer {
+    pub fn new(_registry: &mio::Registry, _token: mio::Token) -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    pub fn set(&self, _after: Duration) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Units of the CPU times in `/proc`, a second.
+pub fn clock_ticks_per_second() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_CLK_TCK) }).unwrap_or(100)
+}
+
+/// Bytes of a page, the unit of resident memory in `/proc`.
+pub fn page_bytes() -> u64 {
+    // SAFETY: sysconf takes no pointers.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -35,6 +35,7 @@ where
     };
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
+        Some(("bench", _)) => return Err(ConfigError::Usage(BENCH_FIRST.to_owned())),
         Some((_, matches)) => (Command::Serve, matches),
         None => (Command::Serve, &matches),
     };
@@ -105,16 +106,19 @@ pub fn command_line() -> clap::Command {
     };
     let serve = command("serve").about("Run the server (the default)");
     let check = command("check").about("Print the effective configuration and what fits");
+    // Listed here; the flags behind it are its own, and are not read here.
+    let bench = clap::Command::new("bench").about("Load a server and say what it took");
     clap::Command::new("tidemill")
         .bin_name("tidemill")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket server for very many long-lived connections.")
         .disable_help_subcommand(true)
-        .override_usage("tidemill [serve | check] [--flag VALUE]...")
+        .override_usage("tidemill [serve | check | bench] [--flag VALUE]...")
         .after_help(help.clone())
         .help_template(TEMPLATE_WITH_COMMANDS)
         .subcommand(serve)
         .subcommand(check)
+        .subcommand(bench)
         .args(OPTIONS.iter().map(argument))
 }
 
@@ -217,6 +221,8 @@ fn options_help() -> String {
     help.truncate(help.trim_end().len());
     help
 }
+
+const BENCH_FIRST: &str = "bench comes first and has flags of its own: tidemill bench --help";
 
 const OPTIONS_INTRODUCTION: &str = "\
 Each option is a flag, a variable, or a line of the file that --env-file names;

@@ -34,4 +34,7 @@ pub use settings::{Accept, Config, DefaultPath, Dialect, FdTables, LogFormat};
 pub use source::{Source, Sources};
 pub use spec::{Preset, Spec};
 pub use table::OPTIONS;
-pub use value::{show_count, show_size_rounded};
+pub use value::{
+    count as read_count, duration as read_duration, show_count, show_size_rounded,
+    size as read_size,
+};

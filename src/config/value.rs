@@ -16,7 +16,7 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
 }
 
 /// Reads a whole number; `_` may group its digits.
-pub(super) fn count(text: &str) -> Result<u64, String> {
+pub fn count(text: &str) -> Result<u64, String> {
     match split_unit(text) {
         Some((number, "")) => Ok(number),
         _ => Err("not a whole number, write digits only, such as 4096".to_owned()),
@@ -25,7 +25,7 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
 
 /// Reads a number of bytes: plain, or with a decimal (`KB`, `MB`, `GB`) or binary (`KiB`, `MiB`,
 /// `GiB`) unit.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = split_unit(text).ok_or(
         "not a size, write bytes or a whole number with a unit, such as 65536, 64KiB or 1MB",
     )?;
@@ -55,7 +55,7 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads a duration: a whole number and `ms`, `s`, `m` or `h`. Only 0 needs no unit.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split_unit(text)
         .ok_or("not a duration, write a whole number and a unit: 500ms, 10s, 5m or 1h")?;
     let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);

@@ -3,6 +3,7 @@
 //! `WouldBlock` and `Interrupted` end here: the first is a normal answer, the second is tried
 //! again. Every other error means that the connection is lost.
 
+pub mod connect;
 pub mod listen;
 
 use std::{
