@@ -11,8 +11,8 @@ use crate::{
     wheel::{TICK_MS, Tick},
 };
 
-/// Connections looked at in one turn.
-const LOOKS_PER_TURN_MAX: usize = 2000;
+/// Connections looked at in one turn: a look may be a ping, which costs as much as a send.
+const LOOKS_PER_TURN_MAX: usize = 512;
 
 /// How long a peer that was told goodbye may go on sending, and one that came when the server was
 /// full may take for its request.

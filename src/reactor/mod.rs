@@ -49,8 +49,9 @@ use crate::{
 /// The token of the mailbox; listeners count from 0.
 pub const MAIL: Token = Token(u32::MAX as usize);
 
-/// Readiness events taken from the kernel in one turn.
-const EVENTS_MAX: usize = 1024;
+/// Readiness events taken from the kernel in one turn. A turn of nothing but handshakes, or closes,
+/// then takes the processor for some milliseconds.
+const EVENTS_MAX: usize = 256;
 
 /// Sends to sockets that had refused bytes, in one turn.
 const FLUSHES_PER_TURN_MAX: usize = 1024;
