@@ -125,7 +125,7 @@ impl Server {
             }
         }
         let gate = Arc::new(Gate::new(plan.connections_max, plan.buffer_bytes_max));
-        let registry = Arc::new(Registry::new(plan.reactors, labels::<H>()));
+        let registry = Arc::new(Registry::new(plan.reactors, labels::<H>(config)));
         let mut boxes = Vec::with_capacity(plan.reactors);
         for _ in 0..plan.reactors {
             let poll = Poll::new().map_err(system("create a poll"))?;
@@ -432,7 +432,7 @@ pub fn machine() -> Result<Machine, ServerError> {
     })
 }
 
-fn labels<H: Handler>() -> Labels {
+fn labels<H: Handler>(config: &Config) -> Labels {
     debug_assert!(Reason::ALL.len() <= REASONS_MAX);
     let reasons = Reason::ALL
         .iter()
@@ -440,5 +440,6 @@ fn labels<H: Handler>() -> Labels {
     Labels {
         dialects: H::DIALECTS,
         reasons: reasons.collect(),
+        turn_cpu: config.turn_cpu,
     }
 }

@@ -85,6 +85,8 @@ pub struct Config {
     pub drain_time: Duration,
     /// Turns longer than this for a second make a reactor refuse new upgrades.
     pub shed_turn: Option<Duration>,
+    /// Measure the CPU time of each turn.
+    pub turn_cpu: bool,
 
     /// What is logged, in `env_logger`'s filter syntax.
     pub log: String,
@@ -188,6 +190,7 @@ impl Config {
             path_prefix: String::new(),
             drain_time: Duration::ZERO,
             shed_turn: None,
+            turn_cpu: false,
             log: String::new(),
             log_format: LogFormat::Auto,
             env_file: None,

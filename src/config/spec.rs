@@ -312,6 +312,7 @@ mod tests {
         ("server-header", "off"),
         ("drain-time", "0"),
         ("shed-turn", "0"),
+        ("turn-cpu", "true"),
         ("log", "warn,tidemill=debug"),
         ("log-format", "json"),
         ("env-file", "/etc/tidemill.env"),

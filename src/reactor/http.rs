@@ -184,7 +184,7 @@ impl<H: Handler> Core<H> {
         if connection.link.flags.has(Flags::SHED) {
             return Err(Reason::ConnectionCap);
         }
-        if self.overload.shedding {
+        if self.turns.is_overloaded() {
             Err(Reason::Overload)
         } else {
             Ok(())

@@ -18,12 +18,13 @@ mod read;
 mod settings;
 mod shutdown;
 mod throttle;
+mod turns;
 
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 pub use accept::Listener;
@@ -33,6 +34,7 @@ pub use settings::Settings;
 use shutdown::Closing;
 pub use shutdown::Shutdown;
 use throttle::Throttles;
+use turns::Turns;
 
 use crate::{
     connection::{Connection, Cork, Flags},
@@ -40,7 +42,7 @@ use crate::{
     handler::{ConnId, Handler},
     hub::{self, MailBytes, Share},
     mailbox::{Mailbox, Sender},
-    metrics::{Block, TurnTimes},
+    metrics::Block,
     slots::{Key, Slots},
     sys,
     wheel::{TICK_MS, Tick, Wheel},
@@ -64,9 +66,6 @@ const FIRST_TICK: Tick = 1 << 24;
 
 /// Once this much was buffered by one reactor and is no longer, the allocator is asked for it.
 const TRIM_BYTES: u64 = 8 * 1024 * 1024;
-
-/// How long a busy reactor may leave its turn times unpublished.
-const PUBLISH_TICKS: Tick = 1;
 
 /// What one thread may ask of a reactor.
 #[derive(Debug)]
@@ -138,22 +137,9 @@ struct Core<H: Handler> {
     /// The most bytes that were buffered since the allocator was last trimmed.
     buffered_peak: u64,
     now: Tick,
-    /// When this turn woke up.
-    started: Instant,
-    /// When the turn before it was done.
-    ended: Instant,
-    turns: TurnTimes,
-    published: Tick,
-    overload: Overload,
+    turns: Turns,
     throttles: Throttles,
     random: u64,
-}
-
-/// Turns too long for too long.
-#[derive(Debug, Default)]
-struct Overload {
-    since: Option<Tick>,
-    shedding: bool,
 }
 
 impl<H: Handler> Reactor<H> {
@@ -177,6 +163,7 @@ impl<H: Handler> Reactor<H> {
         for (index, listener) in listeners.iter_mut().enumerate() {
             listener.register(poll.registry(), Token(index))?;
         }
+        let turns = Turns::new(settings.turn_cpu);
         let core = Core {
             id,
             handler,
@@ -195,11 +182,7 @@ impl<H: Handler> Reactor<H> {
             buffered: 0,
             buffered_peak: 0,
             now: FIRST_TICK,
-            started: Instant::now(),
-            ended: Instant::now(),
-            turns: TurnTimes::default(),
-            published: FIRST_TICK,
-            overload: Overload::default(),
+            turns,
             throttles: Throttles::default(),
             random: 0x9e37_79b9_7f4a_7c15 ^ (u64::from(id) + 1) << 32,
         };
@@ -250,7 +233,7 @@ impl<H: Handler> Reactor<H> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
         }
-        self.core.started = Instant::now();
+        self.core.turns.begin();
         self.core.now = self.tick();
         for event in &self.events {
             if event.token() == MAIL {
@@ -362,18 +345,29 @@ impl<H: Handler> Reactor<H> {
         }
         let mut next = core.wheel.next_tick();
         let mut at_latest = |tick: Tick| next = Some(next.map_or(tick, |next| next.min(tick)));
-        if core.turns.is_stale() {
-            at_latest(core.published + PUBLISH_TICKS);
+        if let Some(publishing) = core.turns.publishing() {
+            at_latest(publishing);
         }
         if self.shutdown.is_some() || self.listeners.iter().any(Listener::is_resting) {
             at_latest(core.now + 1);
         }
         let due = Duration::from_millis(u64::from(next? - FIRST_TICK) * TICK_MS);
-        Some(due.saturating_sub(self.core.ended.duration_since(self.core.settings.epoch)))
+        Some(
+            due.saturating_sub(
+                self.core
+                    .turns
+                    .ended()
+                    .duration_since(self.core.settings.epoch),
+            ),
+        )
     }
 
     fn tick(&self) -> Tick {
-        let passed = self.core.started.duration_since(self.core.settings.epoch);
+        let passed = self
+            .core
+            .turns
+            .started()
+            .duration_since(self.core.settings.epoch);
         let ticks = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX) / TICK_MS;
         FIRST_TICK.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
     }
@@ -381,14 +375,8 @@ impl<H: Handler> Reactor<H> {
     /// Looks back at the turn: was it too long, as the ones before it?
     fn measure(&mut self) {
         let core = &mut self.core;
-        core.ended = Instant::now();
-        let turn = core.ended.duration_since(core.started);
-        core.turns.record(turn);
-        core.overload.judge(turn, core.now, core.settings.shed_turn);
-        if core.now >= core.published + PUBLISH_TICKS {
-            core.turns.publish(&core.block);
-            core.published = core.now;
-        }
+        core.turns
+            .end(core.now, core.settings.shed_turn, &core.block);
         core.publish_buffered();
         core.block.mail_bytes.set(core.hub.mail_bytes());
     }
@@ -426,24 +414,5 @@ impl<H: Handler> Core<H> {
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         (self.random >> 33) as Tick % bound.max(1)
-    }
-}
-
-impl Overload {
-    /// Turns longer than the limit for a second begin the shedding, one short turn ends it.
-    fn judge(&mut self, turn: Duration, now: Tick, limit: Option<Duration>) {
-        if limit.is_none_or(|limit| turn < limit) {
-            *self = Self::default();
-            return;
-        }
-        let since = *self.since.get_or_insert(now);
-        let shedding = now >= since + (1000 / TICK_MS) as Tick;
-        if shedding && !self.shedding {
-            log::warn!(
-                "overloaded, refusing new upgrades turn_ms={}",
-                turn.as_millis()
-            );
-        }
-        self.shedding = shedding;
     }
 }

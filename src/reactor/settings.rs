@@ -38,6 +38,8 @@ pub struct Settings {
     pub idle_timeout: Tick,
     pub close_timeout: Tick,
     pub shed_turn: Option<Duration>,
+    /// Whether the CPU time of each turn is measured.
+    pub turn_cpu: bool,
 }
 
 impl Settings {
@@ -69,6 +71,7 @@ impl Settings {
             idle_timeout: ticks(config.idle_timeout),
             close_timeout: ticks(Some(config.close_timeout)),
             shed_turn: config.shed_turn,
+            turn_cpu: config.turn_cpu,
         }
     }
 }

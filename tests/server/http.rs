@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use tidemill::Config;
+use tidemill::{Config, metrics::Process};
 
 use crate::{
     probe::watch,
-    site::{Site, config, ms},
+    site::{Site, config, eventually, ms},
     wire::{Wire, get, upgrade},
 };
 
@@ -227,5 +227,32 @@ fn metrics_are_prometheus_text() {
             "{line} in\n{}",
             answer.body
         );
+    }
+}
+
+#[test]
+fn turns_are_told_by_the_processors_clock_when_that_is_asked_for() {
+    for turn_cpu in [false, true] {
+        let site = Site::router(Config {
+            turn_cpu,
+            ..config()
+        });
+        let mut wire = Wire::open(site.address, "/echo");
+        wire.text("one");
+        wire.expect_text("one");
+        let page = || site.server().registry().prometheus(&Process::default());
+        let longest = |clock: &str| {
+            let page = page();
+            let name = format!("tidemill_turn{clock}_longest_seconds{{");
+            let lines = page.lines().filter(|line| line.starts_with(&name));
+            lines
+                .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+                .fold(0.0, f64::max)
+        };
+        eventually("the turn is told", || longest("") > 0.0);
+        if turn_cpu {
+            eventually("its CPU time is told", || longest("_cpu") > 0.0);
+        }
+        assert_eq!(page().contains("turn_cpu"), turn_cpu);
     }
 }

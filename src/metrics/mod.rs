@@ -4,6 +4,8 @@
 //! a scrape adds the blocks up. So nothing is copied out and a scrape is never behind. Only the
 //! histogram of turn times, which is no single word, is published now and then.
 
+mod turns;
+
 use std::{
     fmt::{self, Write},
     sync::{
@@ -13,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use hdrhistogram::Histogram;
+pub use turns::{TurnCounters, TurnTimes};
 
 /// A number that one thread writes and every thread may read.
 #[derive(Debug, Default)]
@@ -78,11 +80,6 @@ pub enum Timeout {
 const OPERATIONS: [&str; 3] = ["accept", "receive", "send"];
 const TIMEOUTS: [&str; 5] = ["handshake", "message", "pong", "idle", "close"];
 
-/// Upper bounds of the turn histogram, in microseconds.
-const TURN_BOUNDS_US: [u64; 10] = [
-    50, 200, 500, 1_000, 5_000, 20_000, 50_000, 100_000, 250_000, 1_000_000,
-];
-
 /// All counters of one reactor. Aligned so that no two reactors share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -110,8 +107,10 @@ pub struct Block {
     pub deliveries: Counter,
     /// Data mail that this reactor has not dealt with.
     pub mail_bytes: Counter,
-    turns: [Counter; TURN_BOUNDS_US.len() + 1],
-    turn_us_total: Counter,
+    /// By the clock on the wall.
+    pub turns: TurnCounters,
+    /// By the processor's; empty unless that is measured.
+    pub turns_cpu: TurnCounters,
 }
 
 /// One counter a reason, by the reason's number.
@@ -145,58 +144,14 @@ impl Block {
     }
 }
 
-/// How long the turns of one reactor took. Recorded by the reactor, published into its block.
-#[derive(Debug)]
-pub struct TurnTimes {
-    histogram: Histogram<u64>,
-    total_us: u64,
-    changed: bool,
-}
-
-impl Default for TurnTimes {
-    fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, 60_000_000, 1);
-        let histogram = histogram.expect("one minute in microseconds at one digit is valid");
-        Self {
-            histogram,
-            total_us: 0,
-            changed: false,
-        }
-    }
-}
-
-impl TurnTimes {
-    #[inline]
-    pub fn record(&mut self, turn: Duration) {
-        let us = u64::try_from(turn.as_micros()).unwrap_or(u64::MAX);
-        self.histogram.saturating_record(us);
-        self.total_us = self.total_us.saturating_add(us);
-        self.changed = true;
-    }
-
-    /// Whether something was recorded since the last publishing.
-    pub fn is_stale(&self) -> bool {
-        self.changed
-    }
-
-    pub fn publish(&mut self, block: &Block) {
-        let mut low = 0;
-        for (bound, counter) in TURN_BOUNDS_US.iter().zip(&block.turns) {
-            counter.set(self.histogram.count_between(low, *bound));
-            low = bound + 1;
-        }
-        block.turns[TURN_BOUNDS_US.len()].set(self.histogram.count_between(low, u64::MAX));
-        block.turn_us_total.set(self.total_us);
-        self.changed = false;
-    }
-}
-
 /// Names for what the blocks count by number.
 #[derive(Clone, Debug, Default)]
 pub struct Labels {
     pub dialects: &'static [&'static str],
     /// Status and label of each reason for a refusal.
     pub reasons: Vec<(u16, &'static str)>,
+    /// Whether the CPU time of turns is measured.
+    pub turn_cpu: bool,
 }
 
 /// The counters of all reactors, for whoever wants to read them.
@@ -383,24 +338,9 @@ impl Page<'_> {
             let label = format_args!("{{reactor=\"{reactor}\"}}");
             sample(&mut self.out, "reactor_connections", label, sockets);
         }
-        self.head(
-            "turn_seconds",
-            "histogram",
-            "How long the turns of each reactor took.",
-        );
-        for (reactor, block) in self.registry.blocks.iter().enumerate() {
-            let mut count = 0;
-            for (index, counter) in block.turns.iter().enumerate() {
-                count += counter.load();
-                let bound = TURN_BOUNDS_US.get(index).map(|bound| *bound as f64 / 1e6);
-                let bound = bound.map_or("+Inf".to_owned(), |bound| bound.to_string());
-                let label = format_args!("{{reactor=\"{reactor}\",le=\"{bound}\"}}");
-                sample(&mut self.out, "turn_seconds_bucket", label, count);
-            }
-            let seconds = block.turn_us_total.load() as f64 / 1e6;
-            let label = format_args!("{{reactor=\"{reactor}\"}}");
-            sample(&mut self.out, "turn_seconds_sum", label, seconds);
-            sample(&mut self.out, "turn_seconds_count", label, count);
+        self.turns("turn", "took", |block| &block.turns);
+        if self.registry.labels.turn_cpu {
+            self.turns("turn_cpu", "took of CPU time", |block| &block.turns_cpu);
         }
     }
 
@@ -485,6 +425,7 @@ mod tests {
         let labels = Labels {
             dialects: &["welcome", "echo"],
             reasons: vec![(404, "unknown_path")],
+            turn_cpu: false,
         };
         let registry = Registry::new(2, labels);
         let (one, two) = (registry.block(0), registry.block(1));
@@ -497,7 +438,7 @@ mod tests {
         let mut turns = TurnTimes::default();
         turns.record(Duration::from_micros(40));
         turns.record(Duration::from_millis(300));
-        turns.publish(one);
+        turns.publish(&one.turns);
         one.publications[0].add(6);
         two.publications[0].add(1);
         let page = registry.prometheus(&Process::default());
@@ -509,6 +450,7 @@ mod tests {
             "tidemill_closed_total{code=\"other\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"0.00005\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"+Inf\"} 2",
+            "tidemill_turn_longest_seconds{reactor=\"0\"} 0.3",
             "tidemill_handshakes_refused_total{status=\"404\",reason=\"unknown_path\"} 0",
         ] {
             assert!(
