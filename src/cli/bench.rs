@@ -26,7 +26,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let outcome = match matches.subcommand() {
         Some((name, matches)) => bench(name, matches),
-        None => Err("expected a mode: echo, hold or connect; see `tidemill bench --help`".into()),
+        None => Err(
+            "expected a mode: echo, hold, fanout or connect; see `tidemill bench --help`".into(),
+        ),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -102,6 +104,7 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
     let mode = match name {
         "echo" => Mode::Echo,
         "hold" => Mode::Hold,
+        "fanout" => Mode::Fanout,
         _ => Mode::Connect,
     };
     let url = given.get("url").unwrap_or_default();
@@ -126,11 +129,10 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
             );
         }
         (Some(per_second), None) => Pace::Open { per_second },
-        (None, depth) => Pace::Closed {
-            depth: depth.unwrap_or(1),
-        },
+        (None, Some(depth)) => Pace::Closed { depth },
+        (None, None) => options.pace,
     };
-    if let Some(payload) = payload(given)? {
+    if let Some(payload) = payload(given, options.payload.len())? {
         options.payload = payload;
     }
     for header in given.all("header") {
@@ -149,13 +151,13 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
     Ok(options)
 }
 
-fn payload(given: &Given<'_>) -> Result<Option<Payload>, String> {
+fn payload(given: &Given<'_>, default: usize) -> Result<Option<Payload>, String> {
     let is_binary = given.has("binary");
     let size = given.read("size", |text| {
         usize::try_from(read_size(text)?).map_err(|_| "larger than any message".to_owned())
     })?;
     let Some(path) = given.get("payload") else {
-        let size = size.unwrap_or(20);
+        let size = size.unwrap_or(default);
         if size > 64 << 20 {
             return Err(format!("--size {size}: must be at most 64MiB"));
         }
@@ -296,6 +298,11 @@ fn command() -> Command {
                 .args(FLAGS_OF_HOLD.iter().map(argument)),
         )
         .subcommand(
+            mode("fanout")
+                .about("One publisher, and subscribers to whom the server relays what it says")
+                .args(FLAGS_OF_FANOUT.iter().map(argument)),
+        )
+        .subcommand(
             mode("connect")
                 .about("Handshakes and closes")
                 .args(FLAGS_OF_CONNECT.iter().map(argument)),
@@ -322,7 +329,11 @@ fn argument(flag: &Flag) -> Arg {
 }
 
 const FLAGS_OF_ALL: [Flag; 15] = [
-    ("connections", "N", "Connections; 64, or 1000 to hold"),
+    (
+        "connections",
+        "N",
+        "Connections, subscribers of a fan-out; 64, or 1000 to hold",
+    ),
     ("duration", "TIME", "How long the load lasts; 10s"),
     ("ramp", "N", "Open at most so many connections a second"),
     ("connecting", "N", "Handshakes under way at once; 256"),
@@ -375,6 +386,11 @@ const FLAGS_OF_HOLD: [Flag; 4] = [
     ("pings", "N", "Then a ping over each connection, N at once"),
     ("size", "SIZE", "Bytes of a message of the sweep; 20"),
     ("payload", "FILE", "The message itself"),
+];
+
+const FLAGS_OF_FANOUT: [Flag; 2] = [
+    ("rate", "N", "Publications a second; 10"),
+    ("size", "SIZE", "Bytes of a publication; 64, at least 32"),
 ];
 
 const FLAGS_OF_CONNECT: [Flag; 1] = [("rate", "N", "Handshakes a second: an open loop")];

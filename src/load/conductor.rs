@@ -36,6 +36,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How often a sample is taken for the report.
 const SAMPLE: Duration = Duration::from_millis(250);
 
+/// A server may answer a handshake before the subscription that comes with it stands on all of
+/// its threads; only after this time does the first publication leave.
+const SETTLE: Duration = Duration::from_millis(200);
+
 /// Samples of one run; beyond that, every other one is given up and they are taken half as often.
 const SAMPLES_MAX: usize = 2400;
 
@@ -181,7 +185,7 @@ impl Conductor {
     fn conduct(&mut self) -> Result<(), LoadError> {
         let plan = Arc::clone(&self.plan);
         let options = &plan.options;
-        let all = options.connections as u64;
+        let all = options.connections_all() as u64;
         let duration = options.duration;
         if options.mode == Mode::Connect {
             let until = self.after(duration);
@@ -195,6 +199,7 @@ impl Conductor {
                 let goal = Goal::Time(duration, Counted::Messages);
                 self.phase("exchange", Order::Exchange { until }, goal)?;
             }
+            Mode::Fanout => self.publish(duration)?,
             _ => self.hold(duration)?,
         }
         let probes = [
@@ -236,6 +241,36 @@ impl Conductor {
                 conductor.order(Order::Cut);
             }
             left == 0
+        })
+    }
+
+    /// Publishes, and waits for what is still on its way to the subscribers.
+    fn publish(&mut self, duration: Duration) -> Result<(), LoadError> {
+        if self.interrupted {
+            return Ok(());
+        }
+        let timeout = self.plan.options.timeout;
+        let subscribers = self.totals().open.saturating_sub(1);
+        let goal = Goal::Time(duration, Counted::Messages);
+        let watch = self.begin("publish", goal);
+        let (from, until) = (self.after(SETTLE), self.after(SETTLE + duration));
+        self.order(Order::Publish { from, until });
+        let mut left = self.threads.len();
+        let mut is_cut = false;
+        let mut given_up = None;
+        self.watch(watch, |conductor, done| {
+            left -= usize::from(matches!(done, Some(Done::Task)));
+            if conductor.interrupted && !is_cut {
+                is_cut = true;
+                conductor.order(Order::Cut);
+            }
+            if left > 0 {
+                return false;
+            }
+            let totals = conductor.totals();
+            let is_missing = totals.messages_received < totals.messages_sent * subscribers;
+            let give_up = *given_up.get_or_insert_with(|| Instant::now() + timeout);
+            !is_missing || Instant::now() >= give_up
         })
     }
 
@@ -372,6 +407,7 @@ impl Conductor {
             }
         }
         report.totals = self.totals();
+        report.account_for_copies();
         for thread in self.threads {
             thread.join().map_err(|_| LoadError::DriverLost)?;
         }

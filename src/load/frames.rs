@@ -17,6 +17,19 @@ pub struct Frames {
     message_bytes: usize,
     ping: Vec<u8>,
     mask: [u8; 4],
+    opcode: OpCode,
+    publication: Vec<u8>,
+}
+
+/// Bytes of the times that a publication carries: two hexadecimal numbers.
+pub const STAMP_BYTES: usize = 32;
+
+/// The planned and the real time of sending, if a message carries them.
+pub fn stamp(payload: &[u8]) -> Option<(u64, u64)> {
+    let stamp = str::from_utf8(payload.get(..STAMP_BYTES)?).ok()?;
+    let (planned, sent) = stamp.split_at_checked(STAMP_BYTES / 2)?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((number(planned)?, number(sent)?))
 }
 
 /// What our pings carry.
@@ -42,6 +55,8 @@ impl Frames {
             message_bytes,
             ping,
             mask,
+            opcode: message.opcode(),
+            publication: message.as_bytes().to_vec(),
         }
     }
 
@@ -53,6 +68,15 @@ impl Frames {
 
     pub fn ping(&self) -> &[u8] {
         &self.ping
+    }
+
+    /// The message with its times in front, so that each subscriber's copy tells its latency.
+    pub fn publication(&mut self, planned: u64, sent: u64) -> Vec<u8> {
+        let stamp = format!("{planned:016x}{sent:016x}");
+        self.publication[..STAMP_BYTES].copy_from_slice(stamp.as_bytes());
+        let mut out = Vec::new();
+        frame::encode(&mut out, self.opcode, &self.publication, Some(self.mask));
+        out
     }
 
     /// A control frame.
@@ -67,6 +91,27 @@ impl Frames {
 mod tests {
     use super::*;
     use crate::protocol::{Event, Input, Role, Rules, Session};
+
+    #[test]
+    fn a_publication_carries_its_times() {
+        let text = "x".repeat(40);
+        let mut frames = Frames::new(Message::Text(&text), 1, [5, 6, 7, 8]);
+        let mut bytes = frames.publication(7, u64::MAX);
+        let mut input = Input::new(&mut bytes);
+        let rules = Rules {
+            role: Role::Server,
+            message_bytes_max: 100,
+        };
+        let event = Session::new().next(&mut input, &rules).unwrap();
+        let Some(Event::Message(message)) = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!(stamp(message.as_bytes()), Some((7, u64::MAX)));
+        assert_eq!(message.as_bytes().len(), 40);
+        assert_eq!(stamp(text.as_bytes()), None);
+        assert_eq!(stamp("é".repeat(16).as_bytes()), None);
+        assert_eq!(stamp(b"short"), None);
+    }
 
     #[test]
     fn a_server_reads_as_many_messages_as_were_asked_for() {

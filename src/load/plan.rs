@@ -8,6 +8,7 @@ use std::{
 
 use thiserror::Error;
 
+use super::frames::STAMP_BYTES;
 use super::target::{CONNECTIONS_PER_SOURCE, Target, default_sources};
 use crate::{
     config::{Machine, show_count},
@@ -21,6 +22,8 @@ pub enum Mode {
     Echo,
     /// Connections that stay open.
     Hold,
+    /// One publisher, and subscribers to whom the server relays what it says.
+    Fanout,
     /// Handshakes and closes.
     Connect,
 }
@@ -30,6 +33,7 @@ impl Mode {
         match self {
             Self::Echo => "echo",
             Self::Hold => "hold",
+            Self::Fanout => "fanout",
             Self::Connect => "connect",
         }
     }
@@ -114,6 +118,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// All connections: a publisher is one more.
+    pub fn connections_all(&self) -> usize {
+        self.connections + usize::from(self.mode == Mode::Fanout)
+    }
+
     /// What is used where the user said nothing.
     pub fn new(mode: Mode, target: Target) -> Self {
         Self {
@@ -121,7 +130,7 @@ impl Options {
             target,
             connections: match mode {
                 Mode::Echo | Mode::Connect => 64,
-                Mode::Hold => 1000,
+                Mode::Hold | Mode::Fanout => 1000,
             },
             threads: None,
             ramp: None,
@@ -129,8 +138,14 @@ impl Options {
             sources: Vec::new(),
             timeout: Duration::from_secs(10),
             duration: Duration::from_secs(10),
-            pace: Pace::Closed { depth: 1 },
-            payload: Payload::of_length(20, false),
+            pace: match mode {
+                Mode::Fanout => Pace::Open { per_second: 10.0 },
+                _ => Pace::Closed { depth: 1 },
+            },
+            payload: match mode {
+                Mode::Fanout => Payload::of_length(64, false),
+                _ => Payload::of_length(20, false),
+            },
             headers: Vec::new(),
             protocols: Vec::new(),
             server_pid: None,
@@ -185,7 +200,7 @@ impl Plan {
     pub fn new(options: Options, machine: &Machine) -> Result<Self, PlanError> {
         check(&options)?;
         let limit = machine.descriptors_hard.max(machine.descriptors_soft);
-        let wanted = options.connections as u64;
+        let wanted = options.connections_all() as u64;
         let threads = options
             .threads
             .unwrap_or(machine.cores.max(1))
@@ -246,7 +261,7 @@ impl Plan {
     /// of connections to `address` needs.
     pub fn sources(&self, address: SocketAddr) -> Vec<IpAddr> {
         if self.options.sources.is_empty() {
-            default_sources(address.ip(), self.options.connections)
+            default_sources(address.ip(), self.options.connections_all())
         } else {
             self.options.sources.clone()
         }
@@ -254,7 +269,7 @@ impl Plan {
 
     /// What most likely goes wrong with these connections to `address`.
     pub fn warning(&self, sources: &[IpAddr]) -> Option<String> {
-        let connections = self.options.connections;
+        let connections = self.options.connections_all();
         let each = connections.div_ceil(sources.len().max(1));
         (each > CONNECTIONS_PER_SOURCE).then(|| {
             format!(
@@ -268,7 +283,7 @@ impl Plan {
 
     /// The connections of one thread, by their numbers over all.
     pub fn connections_of(&self, thread: usize) -> Range<usize> {
-        let all = self.options.connections;
+        let all = self.options.connections_all();
         all * thread / self.threads..all * (thread + 1) / self.threads
     }
 
@@ -350,6 +365,10 @@ fn check(options: &Options) -> Result<(), PlanError> {
     }
     if options.ramp.is_some_and(|ramp| !is_rate(ramp)) {
         return wrong("--ramp: must be above 0 and at most 1,000,000,000 a second");
+    }
+    let is_closed = matches!(options.pace, Pace::Closed { .. });
+    if options.mode == Mode::Fanout && (is_closed || options.payload.len() < STAMP_BYTES) {
+        return wrong("--size: a publication carries its times, and has at least 32 bytes");
     }
     if options.timeout < Duration::from_millis(1) {
         return wrong("--timeout: must be at least 1ms");

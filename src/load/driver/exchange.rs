@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io};
 
 use super::{Awaited, Connection, Core, End, Ends, Probe, READS_MAX, Stage, Until};
 use crate::{
-    load::frames::PING,
+    load::frames::{PING, stamp},
     protocol::{Event, Input, Message, State, frame::Control},
     slots::Key,
     transport::Received,
@@ -114,7 +114,7 @@ impl Core {
         connection: &mut Connection,
     ) -> Result<(), End> {
         let used = self.answer(bytes, key, connection)?;
-        let answers = self.events(&mut bytes[used..], connection)?;
+        let answers = self.events(&mut bytes[used..], key, connection)?;
         if answers > 0 && self.awaited == (Awaited::Echo { again: true }) {
             for _ in 0..answers {
                 connection.flights.push(self.now);
@@ -125,7 +125,12 @@ impl Core {
     }
 
     /// What the server said; counts the answers among it.
-    fn events(&mut self, bytes: &mut [u8], connection: &mut Connection) -> Result<usize, End> {
+    fn events(
+        &mut self,
+        bytes: &mut [u8],
+        key: Key,
+        connection: &mut Connection,
+    ) -> Result<usize, End> {
         let mut input = Input::new(bytes);
         let mut answers = 0;
         loop {
@@ -136,7 +141,7 @@ impl Core {
                 Ok(None) => return Ok(answers),
                 Err(error) => return Err(End::Violation(error)),
                 Ok(Some(Event::Message(message))) => {
-                    answers += usize::from(self.message(message, connection));
+                    answers += usize::from(self.message(message, key, connection));
                 }
                 Ok(Some(Event::Ping(payload))) => {
                     let pong = self.frames.control(Control::Pong, payload);
@@ -168,7 +173,16 @@ impl Core {
     }
 
     /// Whether this message is the echo that was waited for.
-    fn message(&mut self, message: Message<'_>, connection: &mut Connection) -> bool {
+    fn message(&mut self, message: Message<'_>, key: Key, connection: &mut Connection) -> bool {
+        if let Awaited::Publications { by } = self.awaited
+            && by != Some(key)
+            && let Some((planned, sent)) = stamp(message.as_bytes())
+        {
+            self.findings.messages.record(planned, sent, self.now);
+            self.tally.messages_received.add(1);
+            self.tally.answered_last.set(self.now);
+            return false;
+        }
         let is_awaited = matches!(
             self.awaited,
             Awaited::Echo { .. } | Awaited::Probe(Probe::Message)
@@ -231,6 +245,13 @@ impl Core {
             let taken = connection.transport.send(bytes).map_err(End::Lost)?;
             connection.outbox.push(&bytes[taken..]);
         }
+    }
+
+    /// Publishes one message.
+    pub(super) fn publish(&mut self, planned: u64, connection: &mut Connection) -> Result<(), End> {
+        let frame = self.frames.publication(planned, self.now);
+        self.tally.messages_sent.add(1);
+        self.say(&frame, connection)
     }
 
     /// Sends one message or ping to which each connection owes an answer.

@@ -132,6 +132,10 @@ enum Awaited {
     },
     /// One answer on each connection, for the sweep or the ping round.
     Probe(Probe),
+    /// Publications, of which `by` gets no copy, or one that does not count.
+    Publications {
+        by: Option<Key>,
+    },
     Nothing,
 }
 

@@ -15,6 +15,8 @@ pub enum Order {
     Exchange { until: u64 },
     /// Open and close until this time.
     Churn { until: u64 },
+    /// Publish in this time, on one connection of the first thread; the others listen.
+    Publish { from: u64, until: u64 },
     /// Ask each connection for one answer.
     Probe(Probe),
     /// Close all connections: in order, or at once.
@@ -57,6 +59,14 @@ pub enum Task {
         until: u64,
         began: u64,
         planned: u64,
+    },
+    /// Nothing to do for those who do not publish.
+    Listen,
+    Publish {
+        until: u64,
+        began: u64,
+        planned: u64,
+        by: Key,
     },
     Probe {
         probe: Probe,
@@ -115,6 +125,7 @@ impl Driver {
                     planned: 0,
                 }
             }
+            Order::Publish { from, until } => self.begin_publishing(from, until),
             Order::Probe(probe) => {
                 self.core.awaited = Awaited::Probe(probe);
                 Task::Probe {
@@ -131,15 +142,33 @@ impl Driver {
         };
     }
 
+    /// The first thread's first connection publishes.
+    fn begin_publishing(&mut self, from: u64, until: u64) -> Task {
+        let is_first = self.core.thread == 0;
+        let by = next_key(&self.connections, &mut 0).filter(|_| is_first);
+        self.core.awaited = Awaited::Publications { by };
+        match by {
+            Some(by) => Task::Publish {
+                until,
+                began: from,
+                planned: 0,
+                by,
+            },
+            None => Task::Listen,
+        }
+    }
+
     /// Nothing more is begun.
     fn cut(&mut self) {
         let now = self.core.now;
         match &mut self.task {
             Task::Open { next, end, .. } => *end = *next,
-            Task::Exchange { until, .. } | Task::Churn { until, .. } => *until = now,
+            Task::Exchange { until, .. }
+            | Task::Churn { until, .. }
+            | Task::Publish { until, .. } => *until = now,
             Task::Probe { slot, .. } => *slot = u32::MAX,
             Task::Collect { until } => *until = now,
-            Task::Idle | Task::Close { .. } => {}
+            Task::Idle | Task::Listen | Task::Close { .. } => {}
         }
     }
 
@@ -162,6 +191,13 @@ impl Driver {
     fn step(&mut self) -> Step {
         match self.task {
             Task::Idle => Step::Wait,
+            Task::Listen => Step::Done,
+            Task::Publish {
+                until,
+                began,
+                planned,
+                by,
+            } => self.step_publish(until, began, planned, by),
             Task::Open { began, next, end } => self.step_open(began, next, end),
             Task::Exchange { .. } => self.step_exchange(),
             Task::Collect { until } => self.step_collect(until),
@@ -177,6 +213,13 @@ impl Driver {
         let options = &core.plan.options;
         match self.task {
             Task::Idle => None,
+            Task::Listen => Some(core.now),
+            Task::Publish {
+                until,
+                began,
+                planned,
+                ..
+            } => Some(core.publishing_time(began, planned).min(until)),
             Task::Open { began, next, end } => {
                 let first = core.plan.connections_of(core.thread).start;
                 (next < end && core.opening < self.opening_max())
@@ -351,6 +394,25 @@ impl Driver {
         Step::More
     }
 
+    fn step_publish(&mut self, until: u64, began: u64, planned: u64, by: Key) -> Step {
+        let at = self.core.publishing_time(began, planned);
+        if self.core.now >= until || at >= until || !self.connections.contains(by) {
+            return Step::Done;
+        }
+        if at > self.core.now {
+            return Step::Wait;
+        }
+        self.task = Task::Publish {
+            until,
+            began,
+            planned: planned + 1,
+            by,
+        };
+        self.look_at_clock();
+        self.visit(by, |core, _, connection| core.publish(at, connection));
+        Step::More
+    }
+
     fn step_probe(&mut self) -> Step {
         let probes_max = self.probes_max();
         let Task::Probe {
@@ -426,6 +488,14 @@ impl Core {
         let threads = self.plan.threads as u64;
         let number = index * threads + self.thread as u64;
         began + (number as f64 * 1e9 / per_second) as u64
+    }
+
+    /// When publication number `index` is to be sent: only one thread publishes.
+    fn publishing_time(&self, began: u64, index: u64) -> u64 {
+        match self.plan.options.pace {
+            Pace::Open { per_second } => began + (index as f64 * 1e9 / per_second) as u64,
+            Pace::Closed { .. } => began,
+        }
     }
 
     /// When connection number `index` of this thread may begin.

@@ -23,7 +23,8 @@ impl Report {
         let handshakes = &self.findings.handshakes;
         let connect_seconds = self.connect_seconds();
         let message_seconds = self.message_seconds();
-        let is_echo = self.options.mode == Mode::Echo;
+        let mode = self.options.mode;
+        let has_messages = matches!(mode, Mode::Echo | Mode::Fanout);
         json!({
             "tool": "tidemill bench",
             "version": env!("CARGO_PKG_VERSION"),
@@ -35,14 +36,15 @@ impl Report {
             "options": self.options(),
             "seconds": self.elapsed.as_secs_f64(),
             "connections": {
-                "wanted": self.options.connections,
+                "wanted": self.options.connections_all(),
                 "opened": totals.opened,
                 "failed": totals.failed,
                 "lost": totals.lost,
                 "seconds": connect_seconds,
                 "per_second": rate(totals.opened, connect_seconds),
             },
-            "messages": is_echo.then(|| json!({
+            "messages": has_messages.then(|| json!({
+                "published": (mode == Mode::Fanout).then_some(self.published),
                 "sent": totals.messages_sent,
                 "received": totals.messages_received,
                 "lost": totals.messages_lost,

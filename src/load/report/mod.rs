@@ -33,6 +33,8 @@ pub struct Report {
     pub(super) elapsed: Duration,
     pub(super) interrupted: bool,
     pub(super) totals: Totals,
+    /// Messages that the publisher of a fan-out sent.
+    pub(super) published: u64,
     pub(super) findings: Findings,
     pub(super) phases: Vec<Phase>,
     pub(super) looks: Vec<Look>,
@@ -126,10 +128,26 @@ impl Report {
             elapsed: Duration::ZERO,
             interrupted: false,
             totals: Totals::default(),
+            published: 0,
             findings: Findings::default(),
             phases: Vec::new(),
             looks: Vec::new(),
             samples: Vec::new(),
+        }
+    }
+
+    /// Of a fan-out, what was sent is what the server had to send: a copy of each publication for
+    /// each subscriber.
+    pub(super) fn account_for_copies(&mut self) {
+        if self.options.mode == Mode::Fanout {
+            let subscribers = self.totals.opened.saturating_sub(1);
+            self.published = self.totals.messages_sent;
+            self.totals.messages_sent = self.published * subscribers;
+            let missing = self
+                .totals
+                .messages_sent
+                .saturating_sub(self.totals.messages_received);
+            self.totals.messages_lost = missing;
         }
     }
 
@@ -152,9 +170,15 @@ impl Report {
         let name = match self.options.mode {
             Mode::Echo => "exchange",
             Mode::Hold => "hold",
+            Mode::Fanout => "publish",
             Mode::Connect => "churn",
         };
         self.phase(name).or_else(|| self.phase("ramp"))
+    }
+
+    /// The phase in which messages are.
+    fn message_phase(&self) -> Option<(usize, &Phase)> {
+        self.phase("exchange").or_else(|| self.phase("publish"))
     }
 
     /// The phase in which connections are made.
@@ -169,7 +193,7 @@ impl Report {
 
     /// From the beginning of the exchange to the last answer.
     fn message_seconds(&self) -> f64 {
-        let Some((_, phase)) = self.phase("exchange") else {
+        let Some((_, phase)) = self.message_phase() else {
             return 0.0;
         };
         let last = Duration::from_nanos(self.totals.answered_last);
@@ -182,13 +206,17 @@ impl Report {
         let Pace::Open { per_second } = self.options.pace else {
             return None;
         };
-        let (_, exchange) = self.phase("exchange")?;
+        let (_, exchange) = self.message_phase()?;
         let seconds = match self.interrupted {
             true => exchange.seconds(),
             false => self.options.duration.as_secs_f64(),
         };
         let planned = (per_second * seconds).floor();
-        (planned > 0.0).then(|| self.totals.messages_sent as f64 / planned)
+        let sent = match self.options.mode {
+            Mode::Fanout => self.published,
+            _ => self.totals.messages_sent,
+        };
+        (planned > 0.0).then(|| sent as f64 / planned)
     }
 
     fn client_cpu(&self, phase: usize) -> Option<CpuUse> {
@@ -266,7 +294,7 @@ impl Report {
         let grown = after.resident_bytes as f64 - before.resident_bytes as f64;
         let messages = self.totals.messages_received as f64;
         let exchange = self
-            .phase("exchange")
+            .message_phase()
             .and_then(|(phase, _)| self.server_cpu(phase));
         let opening = self
             .opening_phase()

@@ -32,7 +32,7 @@ impl Display for Report {
         )?;
         self.connections(f)?;
         match self.options.mode {
-            Mode::Echo => self.messages(f)?,
+            Mode::Echo | Mode::Fanout => self.messages(f)?,
             Mode::Connect => handshakes(f, &self.findings.handshakes)?,
             Mode::Hold => {}
         }
@@ -80,6 +80,14 @@ impl Report {
     fn messages(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let totals = &self.totals;
         let seconds = self.message_seconds();
+        if self.options.mode == Mode::Fanout {
+            let text = format!(
+                "{} publications to {} subscribers",
+                show_count(self.published),
+                show_count(totals.opened.saturating_sub(1))
+            );
+            line(f, "published", &text)?;
+        }
         let text = format!(
             "{} sent, {} received, {} lost in {}",
             show_count(totals.messages_sent),
@@ -95,9 +103,14 @@ impl Report {
         let per_second = totals.messages_received as f64 / seconds.max(1e-3);
         let bytes = per_second * self.options.payload.len() as f64;
         let text = format!(
-            "{} messages/s, {}/s of payload each way",
+            "{} messages/s, {}/s of payload{}",
             show_count(per_second as u64),
-            show_size_rounded(bytes as u64)
+            show_size_rounded(bytes as u64),
+            if self.options.mode == Mode::Echo {
+                " each way"
+            } else {
+                ""
+            }
         );
         line(f, "throughput", &text)?;
         if let Some(share) = self.plan_kept().filter(|share| *share < PLAN_KEPT) {
@@ -137,8 +150,11 @@ impl Report {
         };
         if let Some((user, system)) = cost.message {
             let sum = user + system;
-            let text =
-                format!("{sum:.2} µs a message and its echo (user {user:.2}, system {system:.2})");
+            let what = match self.options.mode {
+                Mode::Fanout => "a copy",
+                _ => "a message and its echo",
+            };
+            let text = format!("{sum:.2} µs {what} (user {user:.2}, system {system:.2})");
             line(f, "", &text)?;
         }
         if let Some(us) = cost.connection_us {
