@@ -78,7 +78,10 @@ pub fn run(plan: Plan, show: Show) -> Result<Report, LoadError> {
         url: target.url().to_owned(),
         source,
     };
-    let address = target.reach(plan.options.timeout).map_err(unreachable)?;
+    let options = &plan.options;
+    let address = target
+        .reach(&options.sources, options.timeout)
+        .map_err(unreachable)?;
     let sources: Arc<[IpAddr]> = plan.sources(address).into();
     if let Some(warning) = plan.warning(&sources)
         && show != Show::Nothing

@@ -70,13 +70,23 @@ impl Target {
         &self.url
     }
 
-    /// Finds an address of the host that takes connections, by opening one.
+    /// Finds an address of the host that takes connections, by opening one: of the family of
+    /// `sources`, if there are any.
     ///
     /// # Errors
     /// When the name is unknown or none of its addresses answers in time.
-    pub fn reach(&self, timeout: Duration) -> io::Result<SocketAddr> {
-        let mut outcome = Err(io::ErrorKind::NotFound.into());
-        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+    pub fn reach(&self, sources: &[IpAddr], timeout: Duration) -> io::Result<SocketAddr> {
+        let mut outcome = Err(io::ErrorKind::AddrNotAvailable.into());
+        let mut addresses: Vec<_> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        // Of the loopback addresses, there is more than one of these.
+        addresses.sort_by_key(SocketAddr::is_ipv6);
+        for address in addresses {
+            if sources
+                .first()
+                .is_some_and(|source| source.is_ipv4() != address.is_ipv4())
+            {
+                continue;
+            }
             match TcpStream::connect_timeout(&address, timeout) {
                 Ok(_) => return Ok(address),
                 Err(error) => outcome = Err(error),
