@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::error::ConfigError;
 use super::settings::Config;
@@ -52,6 +53,9 @@ pub struct Plan {
     pub descriptors_limit: u64,
     /// Bytes buffered for all connections together.
     pub buffer_bytes_max: usize,
+    /// Turns longer than this for a second refuse upgrades: the option's value, as often as
+    /// reactors share a core. A turn that waits for others to be done is no overload.
+    pub shed_turn: Option<Duration>,
     /// What fits and is most likely not meant. One line each, for the log and `tidemill check`.
     pub warnings: Vec<String>,
 }
@@ -128,6 +132,10 @@ impl Config {
             descriptors_needed: in_one_table + tables.reserve(),
             descriptors_limit: tables.limit,
             buffer_bytes_max: self.buffer_bytes(machine),
+            shed_turn: self.shed_turn.map(|limit| {
+                let sharing = tables.reactors.div_ceil(machine.cores.max(1) as u64);
+                limit.saturating_mul(u32::try_from(sharing).unwrap_or(u32::MAX))
+            }),
             warnings: self.plan_warnings(connections_max, machine),
         })
     }
@@ -401,6 +409,22 @@ mod tests {
             "{:?}",
             plan.warnings
         );
+    }
+
+    #[test]
+    fn reactors_that_share_a_core_may_take_longer_turns() {
+        let limit = |connections, cores| {
+            let plan = asking(connections).plan(&machine(cores, 20_000)).unwrap();
+            (plan.reactors, plan.shed_turn.unwrap().as_millis())
+        };
+        assert_eq!(limit(1000, 2), (2, 250));
+        assert_eq!(limit(1_000_000, 2), (56, 28 * 250));
+        assert_eq!(limit(1_000_000, 64), (64, 250));
+        let off = Config {
+            shed_turn: None,
+            ..asking(1_000_000)
+        };
+        assert_eq!(off.plan(&machine(2, 20_000)).unwrap().shed_turn, None);
     }
 
     #[test]

@@ -369,7 +369,7 @@ pub static OPTIONS: &[Spec] = &[
         placeholder: "TIME",
         preset: Preset::Value("250ms"),
         help: "Turns longer than this for a second refuse upgrades with 503; 0 is off",
-        reason: "a turn is the delay that everybody sees",
+        reason: "a turn is a delay for all; reactors that share a core get as much time more",
         kind: Kind::TimeOrOff(MILLISECOND..=MINUTE, |config| &mut config.shed_turn),
     },
     Spec {

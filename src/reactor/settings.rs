@@ -70,7 +70,7 @@ impl Settings {
             pong_timeout: ticks(Some(config.pong_timeout)),
             idle_timeout: ticks(config.idle_timeout),
             close_timeout: ticks(Some(config.close_timeout)),
-            shed_turn: config.shed_turn,
+            shed_turn: plan.shed_turn,
             turn_cpu: config.turn_cpu,
         }
     }
