@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs,
+    fs::{self, File},
     io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
@@ -73,12 +73,17 @@ fn bench(name: &str, matches: &ArgMatches) -> Result<bool, Problem> {
     let options = options(name, &given)?;
     let show = given.show()?;
     let machine = server::machine().map_err(failure)?;
-    let plan = Plan::new(options, &machine).map_err(|error| error.to_string())?;
+    let plan = Plan::new(options, &machine, load::inherited_descriptors())
+        .map_err(|error| error.to_string())?;
     // What cannot be written is better known before the run than after it.
     let page = given.get("report").map(PathBuf::from);
     let json = given.get("json").filter(|path| !path.is_empty());
-    for path in page.iter().cloned().chain(json.map(PathBuf::from)) {
-        fs::write(&path, "").map_err(|error| failure(format!("{}: {error}", path.display())))?;
+    for (flag, path) in [("report", given.get("report")), ("json", json)] {
+        if let Some(path) = path {
+            // What is there already stays until there is something to put in its place.
+            let opened = File::options().append(true).create(true).open(path);
+            opened.map_err(|error| format!("--{flag} {path:?}: {error}"))?;
+        }
     }
     let report = load::run(plan, show).map_err(failure)?;
     if let Some(path) = page {
@@ -143,6 +148,9 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
         options.headers.push((name, value));
     }
     if let Some(origin) = given.get("origin") {
+        if origin.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(format!("--origin {origin:?}: must not hold control bytes"));
+        }
         options
             .headers
             .push(("Origin".to_owned(), origin.to_owned()));
@@ -324,7 +332,8 @@ fn argument(flag: &Flag) -> Arg {
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value(""),
-        _ => argument.value_name(value).allow_negative_numbers(true),
+        // A value that looks like a flag is told by its own name.
+        _ => argument.value_name(value).allow_hyphen_values(true),
     }
 }
 

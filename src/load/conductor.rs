@@ -279,6 +279,9 @@ impl Conductor {
 
     /// Lets time pass.
     fn hold(&mut self, duration: Duration) -> Result<(), LoadError> {
+        if self.interrupted {
+            return Ok(());
+        }
         let until = Instant::now() + duration;
         let goal = Goal::Time(duration, Counted::Connections);
         let watch = self.begin("hold", goal);

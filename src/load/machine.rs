@@ -40,6 +40,13 @@ impl ProcessUse {
     }
 }
 
+/// Descriptors that this process was started with, beside the standard streams.
+pub fn inherited_descriptors() -> u64 {
+    // The listing has one itself.
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    open.saturating_sub(4)
+}
+
 /// CPU time of each thread of a process, by its number.
 pub fn threads(pid: u32) -> BTreeMap<u32, Duration> {
     let Ok(folder) = fs::read_dir(format!("/proc/{pid}/task")) else {

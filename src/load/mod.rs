@@ -16,6 +16,7 @@ mod tally;
 mod target;
 
 pub use conductor::{LoadError, run};
+pub use machine::inherited_descriptors;
 pub use plan::{Mode, Options, Pace, Payload, Plan, PlanError};
 pub use progress::Show;
 pub use report::Report;

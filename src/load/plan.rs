@@ -123,6 +123,19 @@ impl Options {
         self.connections + usize::from(self.mode == Mode::Fanout)
     }
 
+    /// The least of what may be under way at once, and its flag.
+    fn at_once(&self) -> (&'static str, usize) {
+        let limits = [
+            ("--connecting", Some(self.connecting)),
+            ("--sweep", self.sweep),
+            ("--pings", self.pings),
+        ];
+        let set = limits.map(|(flag, limit)| (flag, limit.unwrap_or(usize::MAX)));
+        set.into_iter()
+            .min_by_key(|(_, limit)| *limit)
+            .unwrap_or(("--connecting", self.connecting))
+    }
+
     /// What is used where the user said nothing.
     pub fn new(mode: Mode, target: Target) -> Self {
         Self {
@@ -193,40 +206,47 @@ const THREADS_MAX: u64 = 512;
 const DESCRIPTORS_RESERVED: u64 = 32;
 
 impl Plan {
-    /// Fits options to a machine.
+    /// Fits options to a machine on which this process has `inherited` descriptors from its
+    /// parent.
     ///
     /// # Errors
     /// An option that cannot be, or more connections than descriptors.
-    pub fn new(options: Options, machine: &Machine) -> Result<Self, PlanError> {
+    pub fn new(options: Options, machine: &Machine, inherited: u64) -> Result<Self, PlanError> {
         check(&options)?;
         let limit = machine.descriptors_hard.max(machine.descriptors_soft);
         let wanted = options.connections_all() as u64;
+        // What is allowed at once is shared among the threads, and none goes without.
+        let (flag, at_once) = options.at_once();
         let threads = options
             .threads
             .unwrap_or(machine.cores.max(1))
-            .min(options.connections) as u64;
-        let shared = threads * DESCRIPTORS_PER_THREAD + DESCRIPTORS_RESERVED + wanted;
-        if shared <= limit {
+            .min(options.connections)
+            .min(at_once) as u64;
+        // Each table inherits what was open before it was made: every poll and waker.
+        let reserve =
+            |threads: u64| threads * DESCRIPTORS_PER_THREAD + DESCRIPTORS_RESERVED + inherited;
+        if reserve(threads) + wanted <= limit {
             return Ok(Self::of(options, threads, false, limit, machine));
         }
-        // Each table inherits what was open before it was made: every poll and waker.
-        let room = |threads: u64| {
-            limit.saturating_sub(threads * DESCRIPTORS_PER_THREAD + DESCRIPTORS_RESERVED)
-        };
+        let room = |threads: u64| limit.saturating_sub(reserve(threads));
         let fits = |threads: u64| room(threads) >= wanted.div_ceil(threads);
         let enough = match options.threads {
             Some(_) => Some(threads).filter(|threads| fits(*threads)),
             None => (threads..=THREADS_MAX).find(|threads| fits(*threads)),
         };
         match enough.filter(|_| machine.unshare) {
+            Some(threads) if threads > at_once as u64 => Err(PlanError::Value(format!(
+                "{flag} {at_once}: must be at least {threads}, one for each thread: the descriptor \
+                 limit of {limit} asks for so many with --connections {}",
+                options.connections
+            ))),
             Some(threads) => Ok(Self::of(options, threads, true, limit, machine)),
             None => {
                 let threads = if machine.unshare { threads } else { 1 };
-                let table = threads * DESCRIPTORS_PER_THREAD + DESCRIPTORS_RESERVED;
                 let least = (1..=THREADS_MAX).find(|threads| fits(*threads));
                 Err(PlanError::Descriptors {
                     connections: options.connections,
-                    needed: wanted.div_ceil(threads) + table,
+                    needed: wanted.div_ceil(threads) + reserve(threads),
                     limit,
                     place: match threads {
                         1 => String::new(),
@@ -289,8 +309,7 @@ impl Plan {
 
     /// What one thread may have under way of what all together may.
     pub fn share_of(&self, all: usize, thread: usize) -> usize {
-        let share = all * (thread + 1) / self.threads - all * thread / self.threads;
-        share.max(1)
+        all * (thread + 1) / self.threads - all * thread / self.threads
     }
 
     /// The handshake of one connection.
@@ -354,7 +373,8 @@ fn check(options: &Options) -> Result<(), PlanError> {
     match options.pace {
         Pace::Closed { depth } => {
             is_zero(depth, "--depth")?;
-            if depth.saturating_mul(options.payload.len() + 14) > IN_FLIGHT_BYTES_MAX {
+            let in_flight = depth.saturating_mul(options.payload.len());
+            if depth > 1 && in_flight > IN_FLIGHT_BYTES_MAX {
                 return wrong("--depth: at most 64 MiB may be in flight on a connection");
             }
         }
@@ -370,17 +390,23 @@ fn check(options: &Options) -> Result<(), PlanError> {
     if options.mode == Mode::Fanout && (is_closed || options.payload.len() < STAMP_BYTES) {
         return wrong("--size: a publication carries its times, and has at least 32 bytes");
     }
-    if options.timeout < Duration::from_millis(1) {
-        return wrong("--timeout: must be at least 1ms");
+    if options.timeout < Duration::from_millis(1) || options.timeout > TIME_MAX {
+        return wrong("--timeout: must be at least 1ms and at most 8760h");
+    }
+    if options.duration > TIME_MAX {
+        return wrong("--duration: must be at most 8760h");
     }
     if options.payload.len() > PAYLOAD_BYTES_MAX {
-        return wrong("--size: must be at most 64 MiB");
+        return wrong("--size or --payload: must be at most 64 MiB");
     }
     handshake(options, [0; 16]).map(drop)
 }
 
 /// As many as the largest server is built for.
 const CONNECTIONS_MAX: usize = 4_194_304;
+
+/// One year.
+const TIME_MAX: Duration = Duration::from_secs(8760 * 3600);
 
 const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
@@ -411,15 +437,15 @@ mod tests {
 
     #[test]
     fn few_connections_need_a_thread_a_core_and_one_table() {
-        let plan = Plan::new(options(1000), &machine(20_000)).unwrap();
+        let plan = Plan::new(options(1000), &machine(20_000), 0).unwrap();
         assert_eq!((plan.threads, plan.private_tables), (2, false));
-        let plan = Plan::new(options(1), &machine(20_000)).unwrap();
+        let plan = Plan::new(options(1), &machine(20_000), 0).unwrap();
         assert_eq!(plan.threads, 1);
     }
 
     #[test]
     fn a_million_is_spread_over_private_tables_that_hold_it() {
-        let plan = Plan::new(options(1_000_000), &machine(20_000)).unwrap();
+        let plan = Plan::new(options(1_000_000), &machine(20_000), 0).unwrap();
         assert!(plan.private_tables);
         let most = (0..plan.threads)
             .map(|thread| plan.connections_of(thread).len())
@@ -443,7 +469,7 @@ mod tests {
             threads: Some(4),
             ..options(1_000_000)
         };
-        let problem = Plan::new(few, &machine(20_000)).unwrap_err().to_string();
+        let problem = Plan::new(few, &machine(20_000), 0).unwrap_err().to_string();
         assert!(
             problem.contains("--connections 1000000")
                 && problem.contains("20000")
@@ -454,7 +480,9 @@ mod tests {
             unshare: false,
             ..machine(20_000)
         };
-        let problem = Plan::new(options(30_000), &bound).unwrap_err().to_string();
+        let problem = Plan::new(options(30_000), &bound, 0)
+            .unwrap_err()
+            .to_string();
         assert!(problem.contains("ulimit -Hn 30035"), "{problem}");
     }
 
@@ -488,14 +516,16 @@ mod tests {
                 "--protocol",
             ),
         ] {
-            let problem = Plan::new(options, &machine(1000)).unwrap_err().to_string();
+            let problem = Plan::new(options, &machine(1000), 0)
+                .unwrap_err()
+                .to_string();
             assert!(problem.starts_with(flag), "{problem}");
         }
     }
 
     #[test]
     fn shares_add_up() {
-        let plan = Plan::new(options(1_000_000), &machine(20_000)).unwrap();
+        let plan = Plan::new(options(1_000_000), &machine(20_000), 0).unwrap();
         let shares: usize = (0..plan.threads).map(|t| plan.share_of(256, t)).sum();
         assert!(shares <= 256, "{shares}");
     }

@@ -1,7 +1,7 @@
 //! One thread of load: a loop over the connections it alone owns, as a reactor is in the server,
 //! and of the same parts (slots, transport, session, outbox, mailbox), in the client's role.
 //!
-//! A turn is `wait -> read -> obey -> work -> expire`. The conductor sends one [`Order`] at a time;
+//! A turn is `wait -> read -> obey -> expire -> work`. The conductor sends one [`Order`] at a time;
 //! when what it asks for is done, the driver says so. What is to be sent next, and when, is in
 //! `task.rs`; the way of a connection to its first frame in `open.rs`; messages and their answers
 //! in `exchange.rs`.
@@ -110,7 +110,7 @@ struct Core {
     /// Nanoseconds since the epoch, read whenever something was received or is to be sent.
     now: u64,
     /// Handshakes and closes to be given up, in the order of their deadlines.
-    deadlines: VecDeque<(u64, Key)>,
+    deadlines: VecDeque<Deadline>,
     /// Connections that are owed a read without an event.
     ready: Vec<(Key, Until)>,
     /// Handshakes under way.
@@ -121,6 +121,24 @@ struct Core {
     awaited: Awaited,
     /// What the end of a connection means now.
     ends: Ends,
+    /// Whether the run was interrupted: nobody wants to wait for what may not come.
+    is_cut: bool,
+}
+
+/// When something is given up.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    /// Nanoseconds since the epoch.
+    at: u64,
+    key: Key,
+    of: Handshake,
+}
+
+/// The two of them (RFC 6455, 4 and 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handshake {
+    Opening,
+    Closing,
 }
 
 /// What counts as an answer.
@@ -232,6 +250,7 @@ impl Driver {
             outstanding: 0,
             awaited: Awaited::Nothing,
             ends: Ends::Untimely,
+            is_cut: false,
         };
         Ok(Self {
             poll,
@@ -255,8 +274,9 @@ impl Driver {
             self.wait()?;
             self.read();
             self.obey();
-            self.work();
             self.expire();
+            // Last, for everything before it may have been what an order waited for.
+            self.work();
         }
         Ok(self.core.findings)
     }
@@ -277,7 +297,7 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let next = self.next_step();
-        let deadline = self.core.deadlines.front().map(|(at, _)| *at);
+        let deadline = self.core.deadlines.front().map(|deadline| deadline.at);
         let after = |at: u64| Duration::from_nanos(at.saturating_sub(self.core.now));
         let deadline = deadline.map(after);
         let next = next.map(after);
@@ -333,13 +353,13 @@ impl Driver {
 
     /// Handshakes and closes that took too long.
     fn expire(&mut self) {
-        while let Some((at, key)) = self.core.deadlines.front().copied()
+        while let Some(Deadline { at, key, of }) = self.core.deadlines.front().copied()
             && at <= self.core.now
         {
             self.core.deadlines.pop_front();
-            self.visit(key, |core, _, connection| match &connection.stage {
-                Stage::Opening(_) => Err(End::TimedOut),
-                Stage::Open(_) if core.ends != Ends::Untimely => Err(End::TimedOut),
+            self.visit(key, |core, _, connection| match (&connection.stage, of) {
+                (Stage::Opening(_), Handshake::Opening) => Err(core.overdue(connection)),
+                (Stage::Open(_), Handshake::Closing) => Err(End::TimedOut),
                 _ => Ok(()),
             });
         }
@@ -415,10 +435,10 @@ impl Core {
 impl End {
     fn during_handshake(&self) -> String {
         match self {
-            Self::Connect(error) => format!("connect: {}", error.kind()),
+            Self::Connect(error) => format!("connect: {}", reason(error)),
             Self::Handshake(error) => format!("handshake: {error}"),
             Self::TimedOut => "handshake: timed out".to_owned(),
-            Self::Lost(error) => format!("handshake: {}", error.kind()),
+            Self::Lost(error) => format!("handshake: {}", reason(error)),
             Self::Eof => "handshake: the connection ended before the answer".to_owned(),
             Self::Closed(..) | Self::Violation(_) => self.when_open(),
         }
@@ -433,10 +453,17 @@ impl End {
             Self::Eof => "ended by the server without a Close".to_owned(),
             Self::Violation(error) => format!("the server broke the protocol: {error}"),
             Self::TimedOut => "close: timed out".to_owned(),
-            Self::Lost(error) | Self::Connect(error) => format!("connection: {}", error.kind()),
+            Self::Lost(error) | Self::Connect(error) => format!("connection: {}", reason(error)),
             Self::Handshake(error) => format!("handshake: {error}"),
         }
     }
+}
+
+/// What the system said, without its number.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.to_lowercase()
 }
 
 /// Different for each thread and run; nothing here needs to be secret.

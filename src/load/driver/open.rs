@@ -2,10 +2,9 @@
 
 use std::io;
 
-use super::{Connection, Core, Driver, End, Ends, Flights, Stage};
+use super::{Connection, Core, Deadline, Driver, End, Ends, Flights, Handshake, Stage};
 use crate::{
     connection::Outbox,
-    load::target::CONNECTIONS_PER_SOURCE,
     protocol::{
         Session,
         frame::Control,
@@ -38,7 +37,7 @@ impl Driver {
         let core = &mut self.core;
         let source = match self.sources.len() {
             0 => None,
-            count => Some(self.sources[number / CONNECTIONS_PER_SOURCE % count]),
+            count => Some(self.sources[number * count / core.plan.options.connections_all()]),
         };
         let transport = connect::connect(self.address, source).map_err(End::Connect)?;
         let mut key = [0; 16];
@@ -62,8 +61,7 @@ impl Driver {
             return Err(End::Connect(io::ErrorKind::OutOfMemory.into()));
         };
         core.opening += 1;
-        let deadline = core.now + core.timeout_ns();
-        core.deadlines.push_back((deadline, key));
+        core.wait_for(Handshake::Opening, key);
         let registry = self.poll.registry();
         let core = &mut self.core;
         if let Some(connection) = self.connections.get_mut(key) {
@@ -135,8 +133,7 @@ impl Core {
         if session.close() {
             let frame = self.frames.control(Control::Close, &1000u16.to_be_bytes());
             self.say(&frame, connection)?;
-            let deadline = self.now + self.timeout_ns();
-            self.deadlines.push_back((deadline, key));
+            self.wait_for(Handshake::Closing, key);
         }
         Ok(())
     }
@@ -149,10 +146,39 @@ impl Core {
         }
     }
 
+    /// A handshake that took too long: what is known of the answer by now?
+    pub(super) fn overdue(&self, connection: &Connection) -> End {
+        match self.eof(connection) {
+            End::Handshake(HandshakeError::Ended) => End::TimedOut,
+            end => end,
+        }
+    }
+
     pub(super) fn timeout_ns(&self) -> u64 {
-        u64::try_from(self.plan.options.timeout.as_nanos()).unwrap_or(u64::MAX / 4)
+        let timeout = u64::try_from(self.plan.options.timeout.as_nanos()).unwrap_or(u64::MAX);
+        match self.is_cut {
+            true => timeout.min(CUT_TIMEOUT_NS),
+            false => timeout,
+        }
+    }
+
+    /// Nothing is waited for any longer than an impatient user does.
+    pub(super) fn cut(&mut self) {
+        self.is_cut = true;
+        let latest = self.now + self.timeout_ns();
+        for deadline in &mut self.deadlines {
+            deadline.at = deadline.at.min(latest);
+        }
+    }
+
+    fn wait_for(&mut self, of: Handshake, key: Key) {
+        let at = self.now.saturating_add(self.timeout_ns());
+        self.deadlines.push_back(Deadline { at, key, of });
     }
 }
+
+/// What `--timeout` is at the most once the run was interrupted.
+const CUT_TIMEOUT_NS: u64 = 1_000_000_000;
 
 /// A socket that is not connected yet takes nothing; some systems call that an error.
 fn send(transport: &mut Transport, bytes: &[u8]) -> io::Result<usize> {

@@ -161,13 +161,15 @@ impl Driver {
     /// Nothing more is begun.
     fn cut(&mut self) {
         let now = self.core.now;
+        self.core.cut();
+        let latest = now + self.core.timeout_ns();
         match &mut self.task {
             Task::Open { next, end, .. } => *end = *next,
             Task::Exchange { until, .. }
             | Task::Churn { until, .. }
             | Task::Publish { until, .. } => *until = now,
             Task::Probe { slot, .. } => *slot = u32::MAX,
-            Task::Collect { until } => *until = now,
+            Task::Collect { until } => *until = latest.min(*until),
             Task::Idle | Task::Listen | Task::Close { .. } => {}
         }
     }
@@ -487,13 +489,15 @@ impl Core {
     fn planned_time(&self, began: u64, index: u64, per_second: f64) -> u64 {
         let threads = self.plan.threads as u64;
         let number = index * threads + self.thread as u64;
-        began + (number as f64 * 1e9 / per_second) as u64
+        began.saturating_add((number as f64 * 1e9 / per_second) as u64)
     }
 
     /// When publication number `index` is to be sent: only one thread publishes.
     fn publishing_time(&self, began: u64, index: u64) -> u64 {
         match self.plan.options.pace {
-            Pace::Open { per_second } => began + (index as f64 * 1e9 / per_second) as u64,
+            Pace::Open { per_second } => {
+                began.saturating_add((index as f64 * 1e9 / per_second) as u64)
+            }
             Pace::Closed { .. } => began,
         }
     }

@@ -174,7 +174,7 @@ impl Report {
             let cores = |now: Option<ProcessUse>, then: Option<ProcessUse>| {
                 let used = now?.cpu().saturating_sub(then?.cpu()).as_secs_f64();
                 seconds
-                    .filter(|seconds| *seconds > 0.0)
+                    .filter(|seconds| *seconds >= TICKS_SECONDS)
                     .map(|seconds| used / seconds)
             };
             json!({
@@ -195,6 +195,9 @@ impl Report {
         self.samples.iter().map(one).collect()
     }
 }
+
+/// CPU time is told in ticks of some milliseconds: over less time than this, it says nothing.
+const TICKS_SECONDS: f64 = 0.1;
 
 fn rate(count: u64, seconds: f64) -> Option<f64> {
     (seconds > 0.0).then(|| count as f64 / seconds)
