@@ -2,6 +2,7 @@
 # it is there already, `install_` brings it. Sourced after lib.sh.
 
 TARGETS=(x86_64-apple-darwin x86_64-unknown-freebsd)
+BROWSER=${SUITE_BROWSER:-chromium}
 
 # A part is current while its stamp names the requirements and the interpreter it was made with.
 current() {
@@ -85,6 +86,22 @@ install_node() {
   cp "${NODE_PINS[@]}" "$SUITE/node"
   npm ci --prefix "$SUITE/node" --no-audit --no-fund --ignore-scripts
   stamp_of "$(node --version)" "${NODE_PINS[@]}" >"$SUITE/node/stamp"
+}
+
+# --- the browser that reads the report -----------------------------------------------------------
+
+wanted_browser() {
+  if ready_browser; then echo "a browser is there: $(command -v "$BROWSER")"
+  else echo "distribution package: chromium"; fi
+}
+ready_browser() { have "$BROWSER"; }
+
+install_browser() {
+  have apt-get || { echo "no apt-get here: install chromium"; return 1; }
+  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install chromium"; return 1; }
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -q
+  apt-get install -q -y --no-install-recommends chromium
 }
 
 # --- Autobahn -----------------------------------------------------------------------------------
