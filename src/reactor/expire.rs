@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Connections looked at in one turn: a look may be a ping, which costs as much as a send.
-const LOOKS_PER_TURN_MAX: usize = 512;
+const LOOKS_PER_TURN_MAX: usize = 256;
 
 /// How long a peer that was told goodbye may go on sending, and one that came when the server was
 /// full may take for its request.
