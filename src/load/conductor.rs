@@ -18,7 +18,7 @@ use signal_hook::{
 use thiserror::Error;
 
 use super::{
-    driver::{Done, Driver, MAIL, Order, Parts, Probe},
+    driver::{CUT_TIMEOUT, Done, Driver, MAIL, Order, Parts, Probe},
     machine::{self, MachineUse, ProcessUse},
     plan::{Mode, Plan},
     progress::{Counted, Goal, Progress, Show},
@@ -260,7 +260,7 @@ impl Conductor {
         self.order(Order::Publish { from, until });
         let mut left = self.threads.len();
         let mut is_cut = false;
-        let mut given_up = None;
+        let mut published = None;
         self.watch(watch, |conductor, done| {
             left -= usize::from(matches!(done, Some(Done::Task)));
             if conductor.interrupted && !is_cut {
@@ -272,8 +272,12 @@ impl Conductor {
             }
             let totals = conductor.totals();
             let is_missing = totals.messages_received < totals.messages_sent * subscribers;
-            let give_up = *given_up.get_or_insert_with(|| Instant::now() + timeout);
-            !is_missing || Instant::now() >= give_up
+            let patience = match conductor.interrupted {
+                true => timeout.min(CUT_TIMEOUT),
+                false => timeout,
+            };
+            let published: Instant = *published.get_or_insert_with(Instant::now);
+            !is_missing || published.elapsed() >= patience
         })
     }
 

@@ -20,6 +20,7 @@ use std::{
 
 use exchange::Flights;
 use mio::{Events, Poll, Token};
+pub use open::CUT_TIMEOUT;
 use open::Opening;
 use task::Task;
 pub use task::{Order, Probe};

@@ -1,6 +1,6 @@
 //! From nothing to an open connection: connect, request, answer.
 
-use std::io;
+use std::{io, time::Duration};
 
 use super::{Connection, Core, Deadline, Driver, End, Ends, Flights, Handshake, Stage};
 use crate::{
@@ -155,11 +155,12 @@ impl Core {
     }
 
     pub(super) fn timeout_ns(&self) -> u64 {
-        let timeout = u64::try_from(self.plan.options.timeout.as_nanos()).unwrap_or(u64::MAX);
-        match self.is_cut {
-            true => timeout.min(CUT_TIMEOUT_NS),
+        let timeout = self.plan.options.timeout;
+        let timeout = match self.is_cut {
+            true => timeout.min(CUT_TIMEOUT),
             false => timeout,
-        }
+        };
+        u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Nothing is waited for any longer than an impatient user does.
@@ -178,7 +179,7 @@ impl Core {
 }
 
 /// What `--timeout` is at the most once the run was interrupted.
-const CUT_TIMEOUT_NS: u64 = 1_000_000_000;
+pub const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A socket that is not connected yet takes nothing; some systems call that an error.
 fn send(transport: &mut Transport, bytes: &[u8]) -> io::Result<usize> {
