@@ -1,6 +1,11 @@
 //! Descriptors and source addresses, as the kernel sees them.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+    process::Command,
+};
 
 use crate::{
     program::{Program, finish, tidemill_under},
@@ -96,20 +101,25 @@ fn descriptors_of_the_caller_are_reckoned_with() {
 }
 
 /// How many connections to this server each local address has, other than from the server's side.
+/// The table is no snapshot: with others coming and going, what stays may stand in it twice.
 fn established(server: &Program) -> BTreeMap<Ipv4Addr, usize> {
     let hex = |text: &str| u32::from_str_radix(text, 16).unwrap();
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let mut found = BTreeMap::new();
+    let mut ends = BTreeSet::new();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (local, remote, state) = (fields[1], fields[2], fields[3]);
         let (_, port) = remote.split_once(':').unwrap();
         if state == "01" && hex(port) == u32::from(server.address.port()) {
-            let (local, _) = local.split_once(':').unwrap();
-            // In the order of the network, as this machine reads it.
-            let local = Ipv4Addr::from(hex(local).to_ne_bytes());
-            *found.entry(local).or_default() += 1;
+            ends.insert(local);
         }
+    }
+    let mut found = BTreeMap::new();
+    for end in ends {
+        let (local, _) = end.split_once(':').unwrap();
+        // In the order of the network, as this machine reads it.
+        let local = Ipv4Addr::from(hex(local).to_ne_bytes());
+        *found.entry(local).or_default() += 1;
     }
     found
 }
