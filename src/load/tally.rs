@@ -59,8 +59,9 @@ impl Totals {
             totals.failed += tally.failed.load();
             totals.lost += tally.lost.load();
             totals.open += tally.open.load();
-            totals.messages_sent += tally.messages_sent.load();
+            // In this order: nothing was received before it was sent.
             totals.messages_received += tally.messages_received.load();
+            totals.messages_sent += tally.messages_sent.load();
             totals.messages_lost += tally.messages_lost.load();
             totals.messages_other += tally.messages_other.load();
             totals.bytes_sent += tally.bytes_sent.load();

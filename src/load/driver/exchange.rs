@@ -162,7 +162,7 @@ impl Core {
                         let frame = self.frames.control(Control::Close, &body);
                         // The server may be gone by now: what counts is what it said.
                         let _ = self.say(&frame, connection);
-                    } else if self.ends == Ends::AfterHandshake {
+                    } else if self.ends == Ends::AfterHandshake && code == 1000 {
                         // RFC 6455, 7.1.1: the server closes the TCP connection first.
                         return Ok(answers);
                     }

@@ -416,7 +416,7 @@ impl Core {
                 self.tally.open.subtract(1);
                 let in_order = match self.ends {
                     Ends::Untimely => false,
-                    Ends::AfterHandshake => matches!(end, End::Closed(..) | End::Eof),
+                    Ends::AfterHandshake => matches!(end, End::Eof),
                     Ends::Wanted => true,
                 };
                 if !in_order {
