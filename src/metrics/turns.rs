@@ -60,7 +60,8 @@ impl TurnTimes {
         let mut low = 0;
         for (bound, counter) in BOUNDS_US.iter().zip(&counters.within) {
             counter.set(self.histogram.count_between(low, *bound));
-            low = bound + 1;
+            // A cell that reaches beyond the bound was counted with it, whole.
+            low = self.histogram.next_non_equivalent(*bound);
         }
         counters.within[BOUNDS_US.len()].set(self.histogram.count_between(low, u64::MAX));
         counters.total_us.set(self.total_us);
@@ -133,6 +134,20 @@ mod tests {
                 assert_eq!(page.contains(line), turn_cpu, "{line} in\n{page}");
             }
             assert!(page.contains("tidemill_turn_longest_seconds{reactor=\"0\"} 0\n"));
+        }
+    }
+
+    #[test]
+    fn a_turn_at_a_bound_is_counted_once() {
+        for bound in BOUNDS_US {
+            for us in [bound - 1, bound, bound + 1] {
+                let mut turns = TurnTimes::default();
+                turns.record(Duration::from_micros(us));
+                let counters = TurnCounters::default();
+                turns.publish(&counters);
+                let count: u64 = counters.within.iter().map(Counter::load).sum();
+                assert_eq!(count, 1, "a turn of {us} us");
+            }
         }
     }
 }
