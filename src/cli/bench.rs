@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Read as _, Write as _},
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 
 use crate::{
     config::{read_count, read_duration, read_size},
-    load::{self, Mode, Options, Pace, Payload, Plan, Report, Show, Target},
+    load::{self, Mode, Options, PAYLOAD_BYTES_MAX, Pace, Payload, Plan, Report, Show, Target},
     server,
 };
 
@@ -166,7 +166,7 @@ fn payload(given: &Given<'_>, default: usize) -> Result<Option<Payload>, String>
     })?;
     let Some(path) = given.get("payload") else {
         let size = size.unwrap_or(default);
-        if size > 64 << 20 {
+        if size > PAYLOAD_BYTES_MAX {
             return Err(format!("--size {size}: must be at most 64MiB"));
         }
         return Ok(Some(Payload::of_length(size, is_binary)));
@@ -174,7 +174,16 @@ fn payload(given: &Given<'_>, default: usize) -> Result<Option<Payload>, String>
     if size.is_some() {
         return Err("--size and --payload exclude each other".to_owned());
     }
-    let bytes = fs::read(path).map_err(|error| format!("--payload {path}: {error}"))?;
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| {
+            file.take(PAYLOAD_BYTES_MAX as u64 + 1)
+                .read_to_end(&mut bytes)
+        })
+        .map_err(|error| format!("--payload {path}: {error}"))?;
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        return Err(format!("--payload {path}: must be at most 64MiB"));
+    }
     if is_binary {
         return Ok(Some(Payload::Binary(bytes)));
     }

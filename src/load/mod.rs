@@ -17,7 +17,7 @@ mod target;
 
 pub use conductor::{LoadError, run};
 pub use machine::inherited_descriptors;
-pub use plan::{Mode, Options, Pace, Payload, Plan, PlanError};
+pub use plan::{Mode, Options, PAYLOAD_BYTES_MAX, Pace, Payload, Plan, PlanError};
 pub use progress::Show;
 pub use report::Report;
 pub use target::{Target, sources};

@@ -408,7 +408,8 @@ const CONNECTIONS_MAX: usize = 4_194_304;
 /// One year.
 const TIME_MAX: Duration = Duration::from_secs(8760 * 3600);
 
-const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// The largest message that may be sent.
+pub const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 

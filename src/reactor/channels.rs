@@ -3,7 +3,7 @@
 use super::{Core, Mail, Reactor};
 use crate::{
     connection::Connection,
-    handler::{ConnId, Handler, Peer, Reply},
+    handler::{ConnId, Handler, Reply},
     hub,
     slots::Key,
 };
@@ -63,7 +63,6 @@ impl<H: Handler> Reactor<H> {
 impl<H: Handler> Core<H> {
     /// The home of a channel has answered this connection.
     fn answered(&mut self, reply: Option<Reply>, key: Key, connection: &mut Connection<H::State>) {
-        let id = self.conn_id(key);
         let Connection {
             link,
             state: Some(state),
@@ -73,15 +72,8 @@ impl<H: Handler> Core<H> {
         };
         link.resume();
         let Some(reply) = reply else { return };
-        let mut peer = Peer::new(
-            id,
-            link,
-            &mut self.cork,
-            &mut self.hub,
-            &self.block,
-            self.now,
-        );
-        if let Err(failure) = self.handler.reply(&mut peer, state, reply) {
+        let (handler, mut peer) = self.introduce(key, link);
+        if let Err(failure) = handler.reply(&mut peer, state, reply) {
             self.failed(failure.text(), key, connection);
         }
         self.uncork_alone(key, connection);

@@ -4,7 +4,7 @@
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
-    handler::{CloseCode, Handler, Peer, Reason},
+    handler::{CloseCode, Handler, Reason},
     metrics::Timeout,
     protocol::{frame::Control, session::State},
     slots::Key,
@@ -163,7 +163,6 @@ impl<H: Handler> Core<H> {
     }
 
     fn wake_application(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        let id = self.conn_id(key);
         let Connection {
             link,
             state: Some(state),
@@ -172,15 +171,8 @@ impl<H: Handler> Core<H> {
             return;
         };
         link.deadline = 0;
-        let mut peer = Peer::new(
-            id,
-            link,
-            &mut self.cork,
-            &mut self.hub,
-            &self.block,
-            self.now,
-        );
-        if let Err(failure) = self.handler.deadline(&mut peer, state) {
+        let (handler, mut peer) = self.introduce(key, link);
+        if let Err(failure) = handler.deadline(&mut peer, state) {
             self.failed(failure.text(), key, connection);
         }
         self.uncork_alone(key, connection);

@@ -6,7 +6,7 @@ use std::io;
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
-    handler::{CloseCode, Handler, Peer, Reason},
+    handler::{CloseCode, Handler, Reason},
     metrics::Operation,
     protocol::{ProtocolError, session::Input},
     slots::Key,
@@ -110,16 +110,8 @@ impl<H: Handler> Core<H> {
         link.flags.clear(Flags::PAUSED | Flags::PINGED);
         link.flags.set(Flags::REARM);
         let Some(application) = state else { return };
-        let id = self.conn_id(key);
-        let mut peer = Peer::new(
-            id,
-            link,
-            &mut self.cork,
-            &mut self.hub,
-            &self.block,
-            self.now,
-        );
-        if let Err(failure) = self.handler.drain(&mut peer, application) {
+        let (handler, mut peer) = self.introduce(key, link);
+        if let Err(failure) = handler.drain(&mut peer, application) {
             self.failed(failure.text(), key, connection);
         }
         self.uncork_alone(key, connection);

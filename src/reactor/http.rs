@@ -4,7 +4,7 @@ use super::Core;
 use crate::{
     connection::{Connection, Exchange, Flags, Stage},
     gate::Full,
-    handler::{Accept, Handler, Incoming, Peer, Reason, Refusal, Response, Upgrade, Verdict},
+    handler::{Accept, Handler, Incoming, Reason, Refusal, Response, Upgrade, Verdict},
     protocol::{
         handshake,
         http::{Body, BodyKind, CONTINUE, HeadScan, Intent, Request, head_end},
@@ -231,15 +231,8 @@ impl<H: Handler> Core<H> {
             H::DIALECTS[dialect]
         );
         let state = connection.state.insert(state);
-        let mut peer = Peer::new(
-            id,
-            link,
-            &mut self.cork,
-            &mut self.hub,
-            &self.block,
-            self.now,
-        );
-        if let Err(failure) = self.handler.open(&mut peer, state) {
+        let (handler, mut peer) = self.introduce(key, link);
+        if let Err(failure) = handler.open(&mut peer, state) {
             self.failed(failure.text(), key, connection);
         }
         self.uncork_alone(key, connection);

@@ -37,9 +37,9 @@ use throttle::Throttles;
 use turns::Turns;
 
 use crate::{
-    connection::{Connection, Cork, Flags},
+    connection::{Connection, Cork, Flags, Link},
     gate::Gate,
-    handler::{ConnId, Handler},
+    handler::{ConnId, Handler, Peer},
     hub::{self, MailBytes, Share},
     mailbox::{Mailbox, Sender},
     metrics::Block,
@@ -385,6 +385,15 @@ impl<H: Handler> Reactor<H> {
 impl<H: Handler> Core<H> {
     fn conn_id(&self, key: Key) -> ConnId {
         ConnId::new(self.id, key)
+    }
+
+    /// The handler, and the connection as it sees it.
+    #[inline]
+    fn introduce<'a>(&'a mut self, key: Key, link: &'a mut Link) -> (&'a mut H, Peer<'a>) {
+        let id = self.conn_id(key);
+        let (cork, hub) = (&mut self.cork, &mut self.hub);
+        let peer = Peer::new(id, link, cork, hub, &self.block, self.now);
+        (&mut self.handler, peer)
     }
 
     fn publish_buffered(&mut self) {

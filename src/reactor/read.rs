@@ -6,7 +6,7 @@ use std::io;
 use super::Core;
 use crate::{
     connection::{Connection, Cork, Flags, Link, Stage},
-    handler::{Control, Failure, Handler, Peer},
+    handler::{Control, Failure, Handler},
     metrics::Operation,
     protocol::{
         ProtocolError,
@@ -159,7 +159,6 @@ impl<H: Handler> Core<H> {
         key: Key,
         connection: &mut Connection<H::State>,
     ) -> Result<bool, Stop> {
-        let id = self.conn_id(key);
         let Connection { link, state } = connection;
         let Stage::Open(session) = &mut link.stage else {
             return Ok(false);
@@ -175,15 +174,8 @@ impl<H: Handler> Core<H> {
             Event::Message(message) => {
                 self.block.messages_received.add(1);
                 self.cork.lend(&message);
-                let mut peer = Peer::new(
-                    id,
-                    link,
-                    &mut self.cork,
-                    &mut self.hub,
-                    &self.block,
-                    self.now,
-                );
-                self.handler
+                let (handler, mut peer) = self.introduce(key, link);
+                handler
                     .message(&mut peer, application, message)
                     .map_err(Stop::Failed)?;
                 return Ok(true);
@@ -209,15 +201,8 @@ impl<H: Handler> Core<H> {
             }
             Event::Pong(payload) => Control::Pong(payload),
         };
-        let mut peer = Peer::new(
-            id,
-            link,
-            &mut self.cork,
-            &mut self.hub,
-            &self.block,
-            self.now,
-        );
-        self.handler.control(&mut peer, application, control);
+        let (handler, mut peer) = self.introduce(key, link);
+        handler.control(&mut peer, application, control);
         if let Control::Close(code, reason) = control {
             self.farewell(key, connection, code, reason);
         }

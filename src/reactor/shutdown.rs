@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Stage},
-    handler::{CloseCode, Handler, Peer},
+    handler::{CloseCode, Handler},
     slots::Key,
     wheel::{TICK_MS, Tick},
 };
@@ -111,19 +111,11 @@ impl<H: Handler> Reactor<H> {
 impl<H: Handler> Core<H> {
     /// Tells one connection that the server goes away.
     fn tell(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        let id = self.conn_id(key);
         match &mut connection.link.stage {
             Stage::Open(_) => {
                 let link = &mut connection.link;
                 link.flags.clear(Flags::SUSPENDED);
-                let mut peer = Peer::new(
-                    id,
-                    link,
-                    &mut self.cork,
-                    &mut self.hub,
-                    &self.block,
-                    self.now,
-                );
+                let (_, mut peer) = self.introduce(key, link);
                 peer.close(CloseCode::Away, "server shutting down");
                 self.uncork_alone(key, connection);
             }

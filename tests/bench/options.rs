@@ -164,6 +164,7 @@ fn a_payload_that_is_none_is_named() {
     expect_named("echo", &["--payload", folder.to_str().unwrap()]);
     expect_named("echo", &["--payload", &path("bytes")]);
     expect_named("echo", &["--payload", &path("large"), "--binary"]);
+    expect_named("echo", &["--payload", "/dev/zero", "--binary"]);
     expect_named(
         "echo",
         &["--payload", &path("bytes"), "--size", "1", "--binary"],
