@@ -15,7 +15,7 @@ use crate::{
     metrics::Block,
     protocol::{frame::Control as ControlCode, session::State},
     slots::Key,
-    transport::Transport,
+    transport::{Transport, tls},
     wheel::{TICK_MS, Tick},
 };
 pub use crate::{
@@ -193,6 +193,22 @@ impl Incoming<'_> {
     pub fn remote(&self) -> Option<SocketAddr> {
         self.transport.remote().ok()
     }
+
+    /// Whether it came over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.transport.tls().is_some()
+    }
+
+    /// The certificate that the client has shown and that `TIDEMILL_TLS_CLIENT_CA` vouches for, as
+    /// DER (RFC 5280). `None` when it was not asked for one, or had none and needed none.
+    pub fn client_certificate(&self) -> Option<&[u8]> {
+        self.transport.tls()?.peer_certificate()
+    }
+
+    /// The subject of that certificate, such as `O=Example, CN=device-17`.
+    pub fn client_subject(&self) -> Option<String> {
+        tls::subject(self.client_certificate()?)
+    }
 }
 
 /// What becomes of an upgrade request.
@@ -326,7 +342,7 @@ impl<'a> Peer<'a> {
 
     /// Bytes that wait for this peer: it reads slower than it is sent to.
     pub fn buffered_bytes(&self) -> usize {
-        self.link.outbox.len() + self.cork.len()
+        self.link.waiting_bytes() + self.cork.len()
     }
 
     /// Whether what is sent still reaches the peer: no Close was sent or received.

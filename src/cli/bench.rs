@@ -15,6 +15,7 @@ use crate::{
     config::{read_count, read_duration, read_size},
     load::{self, Mode, Options, PAYLOAD_BYTES_MAX, Pace, Payload, Plan, Report, Show, Target},
     server,
+    transport::tls::Authorities,
 };
 
 /// Exit code 0 when all went well, 1 when a connection failed or a message was lost or the run
@@ -120,6 +121,8 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
     given.set("timeout", read_duration, &mut options.timeout)?;
     given.set("duration", read_duration, &mut options.duration)?;
     given.set("source", load::sources, &mut options.sources)?;
+    options.authorities = authorities(given)?;
+    options.resume = given.has("resume");
     options.threads = given.read("threads", count)?;
     options.ramp = given.read("ramp", number)?;
     options.server_pid = given.read("server-pid", number)?;
@@ -157,6 +160,17 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
     }
     options.protocols = given.all("protocol").map(str::to_owned).collect();
     Ok(options)
+}
+
+fn authorities(given: &Given<'_>) -> Result<Option<Authorities>, String> {
+    match (given.get("ca"), given.has("insecure")) {
+        (Some(_), true) => {
+            Err("--ca and --insecure exclude each other: whoever is believed signs all".to_owned())
+        }
+        (Some(file), false) => Ok(Some(Authorities::File(file.into()))),
+        (None, true) => Ok(Some(Authorities::Anybody)),
+        (None, false) => Ok(None),
+    }
 }
 
 fn payload(given: &Given<'_>, default: usize) -> Result<Option<Payload>, String> {
@@ -291,7 +305,7 @@ fn command() -> Command {
                 Arg::new("url")
                     .value_name("URL")
                     .required(true)
-                    .help("ws://HOST:PORT/PATH"),
+                    .help("ws://HOST:PORT/PATH or wss://HOST:PORT/PATH"),
             )
             .args(FLAGS_OF_ALL.iter().map(argument))
     };
@@ -346,7 +360,7 @@ fn argument(flag: &Flag) -> Arg {
     }
 }
 
-const FLAGS_OF_ALL: [Flag; 15] = [
+const FLAGS_OF_ALL: [Flag; 18] = [
     (
         "connections",
         "N",
@@ -373,6 +387,13 @@ const FLAGS_OF_ALL: [Flag; 15] = [
     ("header", "LINE", "A header of the handshake: 'Name: value'"),
     ("origin", "ORIGIN", "The Origin header"),
     ("protocol", "NAME", "A subprotocol to offer"),
+    (
+        "ca",
+        "FILE",
+        "wss: authorities (PEM) instead of this system's",
+    ),
+    ("insecure", "", "wss: accept any certificate"),
+    ("resume", "", "wss: resume earlier TLS sessions"),
     ("server-pid", "PID", "Measure this process as the server"),
     (
         "json",

@@ -7,15 +7,24 @@ use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, FdTables, Invocation, Machine, OPTIONS, Plan};
 use crate::config::{show_count, show_size_rounded};
+use crate::transport::tls::{Certificates, CertificatesError, Tickets};
 
 /// Prints the report on standard output and what is wrong on standard error. The exit code is 2
 /// when the configuration does not fit the machine, else 0.
 pub fn run(invocation: &Invocation, machine: &Machine) -> ExitCode {
     let plan = invocation.config.plan(machine);
-    let report = report(invocation, machine, &plan);
+    let certificates = certificates(&invocation.config);
+    let to_show = certificates
+        .as_ref()
+        .and_then(|loaded| loaded.as_ref().ok());
+    let report = report(invocation, machine, &plan, to_show);
     // A reader that closed the pipe has read what it wanted.
     let _ = io::stdout().lock().write_all(report.as_bytes());
-    match plan {
+    let wrong = plan.map_err(|error| error.to_string()).and_then(|_| {
+        let certificates = certificates.transpose();
+        certificates.map_err(|error| error.to_string())
+    });
+    match wrong {
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -24,7 +33,31 @@ pub fn run(invocation: &Invocation, machine: &Machine) -> ExitCode {
     }
 }
 
-fn report(invocation: &Invocation, machine: &Machine, plan: &Result<Plan, ConfigError>) -> String {
+/// What the TLS listeners would show, if there are any.
+fn certificates(config: &Config) -> Option<Result<Certificates, CertificatesError>> {
+    let is_complete = !config.tls_listen.is_empty() && config.validate().is_ok();
+    is_complete.then(|| Certificates::load(config, &Tickets::new()?))
+}
+
+fn shown(certificates: &Certificates) -> String {
+    let mut lines = String::from("\nCertificates\n");
+    for shown in certificates.shown() {
+        let file = match &shown.file {
+            Some(file) => file.display().to_string(),
+            None => "made at start, for development".to_owned(),
+        };
+        let (names, days) = (shown.names.join(", "), shown.days_left());
+        let _ = writeln!(lines, "  {file}: {names}; {days} days left");
+    }
+    lines
+}
+
+fn report(
+    invocation: &Invocation,
+    machine: &Machine,
+    plan: &Result<Plan, ConfigError>,
+    certificates: Option<&Certificates>,
+) -> String {
     let mut report = format!("tidemill {}\n\n", env!("CARGO_PKG_VERSION"));
     let mut warnings = invocation.warnings();
     match plan {
@@ -32,6 +65,7 @@ fn report(invocation: &Invocation, machine: &Machine, plan: &Result<Plan, Config
             report += &options(invocation, &effective(&invocation.config, plan));
             report += &this_machine(machine);
             report += &what_fits(&invocation.config, plan);
+            report += &certificates.map_or_else(String::new, shown);
             warnings.extend_from_slice(&plan.warnings);
         }
         Err(_) => {
@@ -149,7 +183,7 @@ mod tests {
 
     fn reported(args: &[&str], variables: &[(&str, &str)], machine: &Machine) -> String {
         let invocation = invocation(args, variables);
-        report(&invocation, machine, &invocation.config.plan(machine))
+        report(&invocation, machine, &invocation.config.plan(machine), None)
     }
 
     /// The words of the line that begins with `start`.

@@ -56,8 +56,9 @@ fn serve(invocation: &Invocation) -> Result<(), ServerError> {
         log::warn!("{address} is reachable from other machines without TLS");
     }
     log::info!(
-        "listening address={:?} reactors={} connections_max={}",
+        "listening address={:?} tls_address={:?} reactors={} connections_max={}",
         server.addresses(),
+        server.tls_addresses(),
         server.plan().reactors,
         server.plan().connections_max
     );
@@ -90,11 +91,19 @@ fn banner(invocation: &Invocation, server: &Server) -> String {
     for address in server.addresses() {
         line("websocket", &format!("ws://{address}{prefix}{whose}"));
     }
-    if let Some(address) = server.addresses().first() {
+    for address in server.tls_addresses() {
+        line("websocket", &format!("wss://{address}{prefix}{whose}"));
+    }
+    let plain = server.addresses().iter().map(|address| ("http", address));
+    let tls = server
+        .tls_addresses()
+        .iter()
+        .map(|address| ("https", address));
+    for (scheme, address) in plain.take(1).chain(tls.take(1)) {
         if config.serves(Dialect::Pages) {
-            line("try it", &format!("http://{address}{prefix}/"));
+            line("try it", &format!("{scheme}://{address}{prefix}/"));
         }
-        line("health", &format!("http://{address}{prefix}/health"));
+        line("health", &format!("{scheme}://{address}{prefix}/health"));
     }
     for address in server.admin_addresses() {
         line("admin", &format!("http://{address}{prefix}/metrics"));

@@ -56,6 +56,11 @@ pub enum ConfigError {
     #[error("{0}")]
     Conflict(String),
 
+    /// A file that the configuration names is not what it should be. The text names the variable,
+    /// the file and the remedy.
+    #[error("{0}")]
+    File(String),
+
     /// The machine does not allow what was asked for. The text names the limit and the remedy.
     #[error("{0}")]
     Capacity(String),

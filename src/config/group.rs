@@ -8,6 +8,8 @@ use super::table::OPTIONS;
 pub enum Group {
     /// Where and how connections come in.
     Listening,
+    /// Certificates, and where they are shown.
+    Tls,
     /// How many of them, and the budgets of one turn.
     Capacity,
     /// Bounds of what is held in memory.
@@ -24,8 +26,9 @@ pub enum Group {
 
 impl Group {
     /// All of them in the order of the help.
-    pub const ALL: [Group; 7] = [
+    pub const ALL: [Group; 8] = [
         Group::Listening,
+        Group::Tls,
         Group::Capacity,
         Group::Sizes,
         Group::Timeouts,
@@ -38,6 +41,7 @@ impl Group {
     pub fn title(self) -> &'static str {
         match self {
             Group::Listening => "Listening",
+            Group::Tls => "TLS",
             Group::Capacity => "Capacity",
             Group::Sizes => "Sizes",
             Group::Timeouts => "Timeouts",

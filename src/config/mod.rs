@@ -22,6 +22,7 @@ mod suggest;
 mod table;
 mod tables;
 mod text;
+mod tls;
 mod validate;
 mod value;
 
@@ -30,7 +31,7 @@ pub use error::{BadValue, ConfigError};
 pub use group::{Group, markdown_table};
 pub use plan::{Bound, Machine, Plan};
 pub use resolve::{Resolved, resolve};
-pub use settings::{Accept, Config, DefaultPath, Dialect, FdTables, LogFormat};
+pub use settings::{Accept, ClientAuth, Config, DefaultPath, Dialect, FdTables, LogFormat};
 pub use source::{Source, Sources};
 pub use spec::{Preset, Spec};
 pub use table::OPTIONS;

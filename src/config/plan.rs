@@ -34,6 +34,8 @@ pub struct Machine {
 pub struct Plan {
     /// Addresses to serve on.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to serve on with TLS.
+    pub tls_listen: Vec<SocketAddr>,
     /// Addresses for the metrics; empty when there are none of their own.
     pub admin_listen: Vec<SocketAddr>,
     /// Reactors, one thread each.
@@ -61,9 +63,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// All addresses to listen on.
+    pub fn addresses(&self) -> impl Iterator<Item = &SocketAddr> {
+        let served = self.listen.iter().chain(&self.tls_listen);
+        served.chain(&self.admin_listen)
+    }
+
     /// Whether only this machine can connect.
     pub fn is_loopback_only(&self) -> bool {
-        let mut addresses = self.listen.iter().chain(&self.admin_listen);
+        let mut addresses = self.addresses();
         addresses.all(|address| address.ip().to_canonical().is_loopback())
     }
 }
@@ -73,7 +81,7 @@ impl Plan {
 pub enum Bound {
     /// The descriptor limit, less what the server itself needs.
     Descriptors,
-    /// Memory, at 8 KiB a connection.
+    /// Memory, at 8 KiB a connection, 12 KiB with TLS.
     Memory,
     /// The option.
     Option,
@@ -85,7 +93,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Bound::Descriptors => "the descriptor limit (ulimit -n)",
-            Bound::Memory => "memory, at 8 KiB a connection",
+            Bound::Memory => "memory, at 8 KiB a connection, 12 KiB with TLS",
             Bound::Option => "TIDEMILL_MAX_CONNECTIONS",
             Bound::Ceiling => "the most this server is built for",
         })
@@ -96,7 +104,8 @@ impl Config {
     /// Fits this configuration to a machine.
     ///
     /// The number of connections is what is asked for or, when nothing is, the smallest of three:
-    /// the hard descriptor limit less a reserve, memory at 8 KiB a connection, and 4,194,304. The
+    /// the hard descriptor limit less a reserve, memory at 8 KiB a connection (12 KiB with
+    /// TLS), and 4,194,304. The
     /// reserve is 24 descriptors (standard streams, signals, files read on the way, and refused
     /// connections whose peers are still reading the refusal) and for each reactor its poll, its
     /// waker, a spare one, and its listeners. More than one table holds is reached by private
@@ -111,7 +120,7 @@ impl Config {
         if self.listen.is_none() && !machine.ipv6 {
             listen.retain(SocketAddr::is_ipv4);
         }
-        let listeners = (listen.len() + self.admin_listen.len()) as u64;
+        let listeners = (listen.len() + self.tls_listen.len() + self.admin_listen.len()) as u64;
         let tables = Tables::choose(self, machine, listeners)?;
 
         let (connections_max, bound) = self.connections(&tables, machine);
@@ -123,6 +132,7 @@ impl Config {
         };
         Ok(Plan {
             listen,
+            tls_listen: self.tls_listen.clone(),
             admin_listen: self.admin_listen.clone(),
             reactors: tables.reactors as usize,
             private_tables: tables.private,
@@ -147,7 +157,7 @@ impl Config {
         }
         let memory = match machine.memory_bytes {
             0 => CONNECTIONS_CEILING,
-            bytes => (bytes / MEMORY_PER_CONNECTION).max(1),
+            bytes => (bytes / self.memory_per_connection()).max(1),
         };
         let bounds = [
             (tables.promised(), Bound::Descriptors),
@@ -160,6 +170,13 @@ impl Config {
             .expect("the list is not empty")
     }
 
+    fn memory_per_connection(&self) -> u64 {
+        match self.tls_listen.is_empty() {
+            true => MEMORY_PER_CONNECTION,
+            false => MEMORY_PER_TLS_CONNECTION,
+        }
+    }
+
     fn buffer_bytes(&self, machine: &Machine) -> usize {
         let default = match machine.memory_bytes {
             0 => BUFFER_BYTES_MEMORY_UNKNOWN,
@@ -170,12 +187,13 @@ impl Config {
 
     fn plan_warnings(&self, connections: u64, machine: &Machine) -> Vec<String> {
         let mut warnings = Vec::new();
-        let memory = connections.saturating_mul(MEMORY_PER_CONNECTION);
+        let memory = connections.saturating_mul(self.memory_per_connection());
         if machine.memory_bytes != 0 && memory > machine.memory_bytes {
             warnings.push(format!(
-                "TIDEMILL_MAX_CONNECTIONS={connections} needs about {} at 8 KiB a connection, \
+                "TIDEMILL_MAX_CONNECTIONS={connections} needs about {} at {} a connection, \
                  kernel and server together; there is {}",
                 show_size_rounded(memory),
+                show_size_rounded(self.memory_per_connection()),
                 show_size_rounded(machine.memory_bytes),
             ));
         }
@@ -195,6 +213,9 @@ impl Config {
 
 /// What an idle connection costs with the kernel's part, and room for the busy ones.
 const MEMORY_PER_CONNECTION: u64 = 8 << 10;
+
+/// The same with the keys and the state of TLS.
+const MEMORY_PER_TLS_CONNECTION: u64 = 12 << 10;
 
 const BUFFER_BYTES_MEMORY_UNKNOWN: usize = 256 << 20;
 

@@ -15,11 +15,26 @@ use super::text;
 /// an `Option<Duration>`, `None` is off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// Addresses that WebSocket and HTTP are served on. `None`: port 7000 of both loopback
-    /// addresses, the IPv6 one only where there is IPv6.
+    /// Addresses that WebSocket and HTTP are served on; empty: on `tls_listen` alone. `None`: port
+    /// 7000 of both loopback addresses, the IPv6 one only where there is IPv6.
     pub listen: Option<Vec<SocketAddr>>,
     /// Addresses that the metrics move to; empty: they stay on `listen`, for loopback peers only.
     pub admin_listen: Vec<SocketAddr>,
+    /// Addresses that both are served on with TLS; empty: without TLS alone.
+    pub tls_listen: Vec<SocketAddr>,
+    /// Files with a certificate chain each, PEM.
+    pub tls_cert: Vec<PathBuf>,
+    /// Files with the key of each chain, PEM.
+    pub tls_key: Vec<PathBuf>,
+    /// Make a certificate for development in memory instead.
+    pub tls_self_signed: bool,
+    /// A file with the authorities that sign the certificates of clients, PEM. `None`: clients are
+    /// not asked for one.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Whether a client must show one.
+    pub tls_client_auth: ClientAuth,
+    /// How often the files are looked at for a change.
+    pub tls_reload_interval: Option<Duration>,
     /// Share the port with a process that already listens on it, instead of ending with an error.
     pub takeover: bool,
     /// Reactors, one thread each. `None`: one per core, more when private descriptor tables need
@@ -161,6 +176,13 @@ impl Config {
         Config {
             listen: None,
             admin_listen: Vec::new(),
+            tls_listen: Vec::new(),
+            tls_cert: Vec::new(),
+            tls_key: Vec::new(),
+            tls_self_signed: false,
+            tls_client_ca: None,
+            tls_client_auth: ClientAuth::Required,
+            tls_reload_interval: None,
             takeover: false,
             reactors: None,
             pin_cores: false,
@@ -207,6 +229,15 @@ pub enum FdTables {
     Shared,
     /// One table for each reactor (Linux): each holds as many descriptors as `ulimit -n` says.
     Private,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Without one there is no handshake.
+    Required,
+    /// One that is shown must be signed by an authority.
+    Optional,
 }
 
 /// How new connections reach the reactors.

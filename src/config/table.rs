@@ -6,6 +6,7 @@ use super::group::Group;
 use super::settings::{Accept, DefaultPath, Dialect, FdTables, LogFormat};
 use super::spec::{Kind, Preset, Spec, Text};
 use super::text;
+use super::tls;
 use super::value;
 
 /// Every option of the server, in the order of the help within each [`Group`].
@@ -18,16 +19,16 @@ pub static OPTIONS: &[Spec] = &[
         help: "Addresses for WebSocket and HTTP; without IPv6 the default is the first",
         reason: "each costs every reactor a descriptor; port 0 takes a free one",
         kind: Kind::Text(Text {
-            allowed: "1 to 16 addresses such as 0.0.0.0:7000 or [::]:7000",
+            allowed: "1 to 16 addresses such as 0.0.0.0:7000 or [::]:7000; off with TLS_LISTEN",
             read: |text, config| {
-                config.listen = Some(value::list(text, ADDRESSES_MAX, value::address)?);
+                config.listen = Some(value::addresses_or_off(text, ADDRESSES_MAX)?);
                 Ok(())
             },
             show: |config| {
                 config
                     .listen
                     .as_deref()
-                    .map(value::show_list)
+                    .map(value::show_addresses_or_off)
                     .unwrap_or_default()
             },
         }),
@@ -42,16 +43,10 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Text(Text {
             allowed: "off, or 1 to 16 addresses such as 127.0.0.1:7001",
             read: |text, config| {
-                config.admin_listen = match text {
-                    _ if text.eq_ignore_ascii_case("off") => Vec::new(),
-                    _ => value::list(text, ADDRESSES_MAX, value::address)?,
-                };
+                config.admin_listen = value::addresses_or_off(text, ADDRESSES_MAX)?;
                 Ok(())
             },
-            show: |config| match config.admin_listen.as_slice() {
-                [] => "off".to_owned(),
-                addresses => value::show_list(addresses),
-            },
+            show: |config| value::show_addresses_or_off(&config.admin_listen),
         }),
     },
     Spec {
@@ -88,6 +83,13 @@ pub static OPTIONS: &[Spec] = &[
         reason: "the kernel takes 16 bits; a short queue drops bursts of connections",
         kind: Kind::Count(1..=65_535, |config| &mut config.backlog),
     },
+    tls::LISTEN,
+    tls::CERT,
+    tls::KEY,
+    tls::SELF_SIGNED,
+    tls::CLIENT_CA,
+    tls::CLIENT_AUTH,
+    tls::RELOAD_INTERVAL,
     Spec {
         name: "max-connections",
         group: Group::Capacity,
@@ -442,7 +444,7 @@ pub(super) const CONNECTIONS_CEILING: u64 = 4_194_304;
 /// Far above the cores of any machine, for private descriptor tables with a low limit.
 pub(super) const REACTORS_CEILING: u64 = 1024;
 
-const ADDRESSES_MAX: usize = 16;
+pub(super) const ADDRESSES_MAX: usize = 16;
 const SUBPROTOCOLS_MAX: usize = 64;
 
 const KIB: u64 = 1 << 10;

@@ -1,8 +1,10 @@
 //! What is wrong with a configuration as a whole: fields out of their bounds, options that
 //! contradict each other, and what is allowed and seldom meant.
 
+use std::net::SocketAddr;
+
 use super::error::ConfigError;
-use super::settings::{Accept, Config, DefaultPath, Dialect, FdTables};
+use super::settings::{Accept, ClientAuth, Config, DefaultPath, Dialect, FdTables};
 use super::source::Source;
 use super::table::OPTIONS;
 use super::text;
@@ -20,6 +22,7 @@ impl Config {
                 .map_err(|problem| spec.error(&spec.show(self), Source::Program, problem))?;
         }
         self.check_addresses()?;
+        self.check_tls()?;
         self.check_sizes()?;
         if self.accept == Accept::Handoff && self.fd_tables == FdTables::Private {
             return Err(ConfigError::Conflict(
@@ -61,6 +64,12 @@ impl Config {
             ),
             _ => {}
         }
+        if self.tls_listen.is_empty() && (self.tls_self_signed || !self.tls_cert.is_empty()) {
+            warnings.push(
+                "TIDEMILL_TLS_CERT is shown to nobody; set TIDEMILL_TLS_LISTEN to an address"
+                    .to_owned(),
+            );
+        }
         if self.dialects == [Dialect::Pages] {
             warnings.push(
                 "TIDEMILL_DIALECTS=pages serves no WebSocket path at all; add welcome or echo"
@@ -80,22 +89,63 @@ impl Config {
 
     fn check_addresses(&self) -> Result<(), ConfigError> {
         let listen = self.listen_addresses();
-        if listen.is_empty() {
+        if listen.is_empty() && self.tls_listen.is_empty() {
             return Err(ConfigError::Conflict(
-                "TIDEMILL_LISTEN: no address to listen on; name at least one".to_owned(),
+                "TIDEMILL_LISTEN=off leaves no address to listen on; name one, or set \
+                 TIDEMILL_TLS_LISTEN"
+                    .to_owned(),
             ));
         }
-        let shared = self
-            .admin_listen
-            .iter()
-            .find(|address| address.port() != 0 && listen.contains(address));
-        match shared {
+        let both = |left: &[SocketAddr], right: &[SocketAddr]| {
+            let mut named = left.iter();
+            named
+                .find(|address| address.port() != 0 && right.contains(address))
+                .copied()
+        };
+        if let Some(address) = both(&self.tls_listen, &listen) {
+            return Err(ConfigError::Conflict(format!(
+                "TIDEMILL_TLS_LISTEN and TIDEMILL_LISTEN both name {address}; give each a port of \
+                 its own, or set TIDEMILL_LISTEN=off"
+            )));
+        }
+        let admin = &self.admin_listen;
+        match both(admin, &listen).or_else(|| both(admin, &self.tls_listen)) {
             Some(address) => Err(ConfigError::Conflict(format!(
-                "TIDEMILL_ADMIN_LISTEN and TIDEMILL_LISTEN both name {address}; give the admin \
-                 side a port of its own, or leave TIDEMILL_ADMIN_LISTEN unset"
+                "TIDEMILL_ADMIN_LISTEN and {} both name {address}; give the admin \
+                 side a port of its own, or leave TIDEMILL_ADMIN_LISTEN unset",
+                match listen.contains(&address) {
+                    true => "TIDEMILL_LISTEN",
+                    false => "TIDEMILL_TLS_LISTEN",
+                }
             ))),
             None => Ok(()),
         }
+    }
+
+    /// What is shown on the TLS listener, and that there is one.
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let (certificates, keys) = (self.tls_cert.len(), self.tls_key.len());
+        let problem = if certificates != keys {
+            format!(
+                "TIDEMILL_TLS_CERT names {certificates} files and TIDEMILL_TLS_KEY {keys}; name \
+                 one key for each certificate, in the same order"
+            )
+        } else if self.tls_self_signed && certificates > 0 {
+            "TIDEMILL_TLS_SELF_SIGNED and TIDEMILL_TLS_CERT exclude each other; unset the first \
+             to show the certificates, which a client can trust"
+                .to_owned()
+        } else if self.tls_client_ca.is_none() && self.tls_client_auth == ClientAuth::Optional {
+            "TIDEMILL_TLS_CLIENT_AUTH=optional asks nobody for a certificate without \
+             TIDEMILL_TLS_CLIENT_CA; name a file of authorities there"
+                .to_owned()
+        } else if !self.tls_listen.is_empty() && !self.tls_self_signed && certificates == 0 {
+            "TIDEMILL_TLS_LISTEN needs a certificate: set TIDEMILL_TLS_CERT and TIDEMILL_TLS_KEY \
+             (scripts/gen-certs makes a pair), or TIDEMILL_TLS_SELF_SIGNED=true for development"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::Conflict(problem))
     }
 
     /// A limit that holds whole messages must hold the largest one.
@@ -138,7 +188,6 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;

@@ -136,6 +136,22 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// Reads addresses, or the word for none.
+pub(super) fn addresses_or_off(text: &str, items_max: usize) -> Result<Vec<SocketAddr>, String> {
+    match text {
+        _ if text.eq_ignore_ascii_case("off") => Ok(Vec::new()),
+        _ => list(text, items_max, address),
+    }
+}
+
+/// Writes them: the other way of [`addresses_or_off`].
+pub(super) fn show_addresses_or_off(addresses: &[SocketAddr]) -> String {
+    match addresses {
+        [] => "off".to_owned(),
+        addresses => show_list(addresses),
+    }
+}
+
 /// Writes a size in the largest binary unit that divides it.
 pub(super) fn show_size(bytes: u64) -> String {
     let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];

@@ -15,7 +15,7 @@ use crate::{
         frame::{self, CloseCode, Control, OpCode},
         session::{Input, LARGE_BYTES, LEND_BYTES, Message},
     },
-    transport::Transport,
+    transport::{Transport, tls::SealBuffer},
 };
 
 /// Buffers given to the kernel in one call; a cork with more notes than fit copies.
@@ -30,6 +30,8 @@ pub struct Cork {
     noted: usize,
     /// Addresses of the payload that the handler is looking at: what may be noted.
     lendable: Range<usize>,
+    /// Where TLS makes records of it.
+    seal: SealBuffer,
 }
 
 /// A payload that stays where it is, to be sent when `at` bytes of the cork have been.
@@ -109,6 +111,11 @@ impl Cork {
         self.notes.is_empty()
     }
 
+    /// Where TLS makes records, for whatever is sent past the cork.
+    pub fn seal(&mut self) -> &mut SealBuffer {
+        &mut self.seal
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -126,15 +133,17 @@ impl Cork {
         transport: &mut Transport,
     ) -> io::Result<()> {
         if outbox.is_empty() && self.notes.is_empty() {
-            let taken = transport.send(&self.bytes)?;
+            let taken = transport.send(&self.bytes, &mut self.seal)?;
             outbox.push(&self.bytes[taken..]);
             self.bytes.clear();
             return Ok(());
         }
         let result = match self.join(input) {
-            Some(frame) if outbox.is_empty() => transport.send(frame).map(|taken| {
-                outbox.push(&frame[taken..]);
-            }),
+            Some(frame) if outbox.is_empty() => {
+                transport.send(frame, &mut self.seal).map(|taken| {
+                    outbox.push(&frame[taken..]);
+                })
+            }
             _ => self.flush_slices(input, outbox, transport),
         };
         self.clear();
@@ -174,7 +183,7 @@ impl Cork {
         slices[used] = IoSlice::new(&self.bytes[at..]);
         let slices = &slices[..=used];
         let mut taken = if outbox.is_empty() {
-            transport.send_vectored(slices)?
+            transport.send_vectored(slices, &mut self.seal)?
         } else {
             0
         };

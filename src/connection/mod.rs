@@ -17,7 +17,7 @@ use crate::{
         http::{Body, HeadScan},
         session::{Input, Session},
     },
-    transport::Transport,
+    transport::{Transport, tls::SealBuffer},
     wheel::Tick,
 };
 
@@ -104,7 +104,19 @@ impl Link {
             _ => 0,
         };
         let unread = self.unread.as_ref().map_or(0, |unread| unread.capacity());
-        self.outbox.len() + stage + unread
+        self.outbox.len() + stage + unread + self.transport.buffered_bytes()
+    }
+
+    /// Bytes that wait for the socket.
+    #[inline]
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.len() + self.transport.pending_bytes()
+    }
+
+    /// Whether anything waits for the socket.
+    #[inline]
+    pub fn has_backlog(&self) -> bool {
+        !self.outbox.is_empty() || self.transport.pending_bytes() > 0
     }
 
     /// Whether received bytes may be looked at now.
@@ -126,17 +138,18 @@ impl Link {
     }
 
     /// Sends what waits in the outbox, as far as the socket takes it.
-    pub fn flush_outbox(&mut self) -> io::Result<()> {
+    pub fn flush_outbox(&mut self, seal: &mut SealBuffer) -> io::Result<()> {
         let Self {
             outbox, transport, ..
         } = self;
-        outbox.write(|slices| transport.send_vectored(slices))
+        transport.flush()?;
+        outbox.write(|slices| transport.send_vectored(slices, seal))
     }
 
     /// Sends bytes that many connections share, behind what waits already.
-    pub fn send_shared(&mut self, bytes: &Bytes) -> io::Result<()> {
+    pub fn send_shared(&mut self, bytes: &Bytes, seal: &mut SealBuffer) -> io::Result<()> {
         let taken = if self.outbox.is_empty() {
-            self.transport.send(bytes)?
+            self.transport.send(bytes, seal)?
         } else {
             0
         };
@@ -178,7 +191,7 @@ impl Flags {
     pub const PAUSED: Self = Self(1);
     /// The application waits for an answer before it wants to see more.
     pub const SUSPENDED: Self = Self(1 << 1);
-    /// On the ready list.
+    /// On the ready list, or in the queue of TLS handshakes.
     pub const READY: Self = Self(1 << 2);
     /// On the list of connections to flush.
     pub const UNFLUSHED: Self = Self(1 << 3);
@@ -200,6 +213,8 @@ impl Flags {
     pub const OWED: Self = Self(1 << 11);
     /// At least one plain request was answered.
     pub const ANSWERED: Self = Self(1 << 13);
+    /// The TLS handshake is under way.
+    pub const HANDSHAKING: Self = Self(1 << 15);
     /// Counts against the connection cap.
     pub const COUNTED: Self = Self(1 << 14);
     /// The timer must be set anew.
@@ -243,6 +258,8 @@ mod tests {
 
     #[test]
     fn what_the_read_path_touches_fits_a_cache_line() {
-        assert!(size_of::<Link>() <= 64, "{}", size_of::<Link>());
+        // In a debug build mio's socket has a word more, and padding before it.
+        let more = if cfg!(debug_assertions) { 8 } else { 0 };
+        assert!(size_of::<Link>() <= 64 + more, "{}", size_of::<Link>());
     }
 }

@@ -20,6 +20,12 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
                            script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:";
 
+/// Seconds since 1970.
+fn now() -> i64 {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH);
+    passed.map_or(0, |passed| passed.as_secs().cast_signed())
+}
+
 /// Answers to plain requests.
 #[derive(Debug)]
 pub struct Pages {
@@ -31,12 +37,11 @@ pub struct Pages {
 
 impl Pages {
     pub fn new(config: &Config, registry: &Arc<Registry>) -> Self {
-        let started = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             registry: Arc::clone(registry),
             has_page: config.serves(Dialect::Pages),
             has_admin: !config.admin_listen.is_empty(),
-            started: started.map_or(0, |time| time.as_secs()),
+            started: now().unsigned_abs(),
         }
     }
 
@@ -77,6 +82,7 @@ impl Pages {
             resident_bytes: sys::resident_bytes(),
             descriptors_max: sys::descriptor_limit().map_or(0, |limit| limit.soft),
             start_time_seconds: self.started,
+            time_seconds: now(),
         };
         let text = self.registry.prometheus(&process);
         Response::new(200).body(

@@ -12,6 +12,7 @@ mod machine;
 mod plan;
 mod progress;
 mod report;
+mod secure;
 mod tally;
 mod target;
 

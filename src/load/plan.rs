@@ -1,6 +1,7 @@
 //! What a run will do: the options, checked and fitted to this machine.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     ops::Range,
     time::Duration,
@@ -9,10 +10,12 @@ use std::{
 use thiserror::Error;
 
 use super::frames::STAMP_BYTES;
+use super::secure::Secure;
 use super::target::{CONNECTIONS_PER_SOURCE, Target, default_sources};
 use crate::{
     config::{Machine, show_count},
     protocol::{Message, handshake::ClientHandshake},
+    transport::tls::{self, Authorities},
 };
 
 /// What is measured.
@@ -110,6 +113,10 @@ pub struct Options {
     /// Headers of the handshake.
     pub headers: Vec<(String, String)>,
     pub protocols: Vec<String>,
+    /// Who may have signed the server's certificate; none is the system's, and belongs to `ws://`.
+    pub authorities: Option<Authorities>,
+    /// Whether TLS connections resume where they can: each handshake is a full one otherwise.
+    pub resume: bool,
     pub server_pid: Option<u32>,
     /// After holding: one echo over each connection, at most so many out at once.
     pub sweep: Option<usize>,
@@ -161,6 +168,8 @@ impl Options {
             },
             headers: Vec::new(),
             protocols: Vec::new(),
+            authorities: None,
+            resume: false,
             server_pid: None,
             sweep: None,
             pings: None,
@@ -197,6 +206,8 @@ pub struct Plan {
     pub descriptors_limit: u64,
     /// Cores of this machine.
     pub cores: usize,
+    /// Present for a `wss://` URL.
+    secure: Option<Secure>,
 }
 
 /// Threads that one process may have: beyond that, more tables are no help.
@@ -213,6 +224,7 @@ impl Plan {
     /// An option that cannot be, or more connections than descriptors.
     pub fn new(options: Options, machine: &Machine, inherited: u64) -> Result<Self, PlanError> {
         check(&options)?;
+        let secure = Secure::of(&options)?;
         let limit = machine.descriptors_hard.max(machine.descriptors_soft);
         let wanted = options.connections_all() as u64;
         // What is allowed at once is shared among the threads, and none goes without.
@@ -226,7 +238,7 @@ impl Plan {
         let reserve =
             |threads: u64| threads * DESCRIPTORS_PER_THREAD + DESCRIPTORS_RESERVED + inherited;
         if reserve(threads) + wanted <= limit {
-            return Ok(Self::of(options, threads, false, limit, machine));
+            return Ok(Self::of(options, threads, false, limit, machine, secure));
         }
         let room = |threads: u64| limit.saturating_sub(reserve(threads));
         let fits = |threads: u64| room(threads) >= wanted.div_ceil(threads);
@@ -240,7 +252,7 @@ impl Plan {
                  limit of {limit} asks for so many with --connections {}",
                 options.connections
             ))),
-            Some(threads) => Ok(Self::of(options, threads, true, limit, machine)),
+            Some(threads) => Ok(Self::of(options, threads, true, limit, machine, secure)),
             None => {
                 let threads = if machine.unshare { threads } else { 1 };
                 let least = (1..=THREADS_MAX).find(|threads| fits(*threads));
@@ -267,6 +279,7 @@ impl Plan {
         private_tables: bool,
         descriptors_limit: u64,
         machine: &Machine,
+        secure: Option<Secure>,
     ) -> Self {
         Self {
             options,
@@ -274,6 +287,7 @@ impl Plan {
             private_tables,
             descriptors_limit,
             cores: machine.cores,
+            secure,
         }
     }
 
@@ -310,6 +324,14 @@ impl Plan {
     /// What one thread may have under way of what all together may.
     pub fn share_of(&self, all: usize, thread: usize) -> usize {
         all * (thread + 1) / self.threads - all * thread / self.threads
+    }
+
+    /// The TLS session of a new connection, if it has one.
+    ///
+    /// # Errors
+    /// When TLS cannot be begun.
+    pub fn session(&self) -> io::Result<Option<tls::Session>> {
+        self.secure.as_ref().map(Secure::session).transpose()
     }
 
     /// The handshake of one connection.

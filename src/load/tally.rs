@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::latency::{Latencies, Latency};
+use super::{
+    latency::{Latencies, Latency},
+    secure::Handshakes,
+};
 use crate::metrics::Counter;
 
 /// The counters of one thread. Aligned so that no two threads share a cache line.
@@ -81,6 +84,7 @@ pub struct Findings {
     pub handshakes: Latencies,
     /// Of the sweep and of the ping round, in this order.
     pub probes: [Latency; 2],
+    pub tls: Handshakes,
     pub errors: Errors,
 }
 
@@ -91,6 +95,7 @@ impl Findings {
         for (mine, theirs) in self.probes.iter_mut().zip(&other.probes) {
             mine.merge(theirs);
         }
+        self.tls.merge(&other.tls);
         for (kind, count) in &other.errors.0 {
             self.errors.add(kind, *count);
         }

@@ -1,10 +1,12 @@
-//! What is loaded: a `ws://` URL, and the addresses to load it from.
+//! What is loaded: a `ws://` or `wss://` URL, and the addresses to load it from.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs},
     time::Duration,
 };
+
+use crate::transport::tls::ServerName;
 
 /// Connections for which one source address has enough ports. A kernel looks through half of
 /// its 28,232 first; beyond that, each connect walks over thousands of ports in use.
@@ -14,6 +16,7 @@ pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     url: String,
+    scheme: Scheme,
     /// Name or address, with the port where the URL has one: what the `Host` header says.
     pub authority: String,
     host: String,
@@ -22,18 +25,40 @@ pub struct Target {
     pub path: String,
 }
 
+/// What carries the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Ws,
+    /// Over TLS.
+    Wss,
+}
+
+impl Scheme {
+    fn port(self) -> u16 {
+        match self {
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+}
+
 impl Target {
-    /// Reads `ws://HOST[:PORT][/PATH][?QUERY]`.
+    /// Reads `ws://HOST[:PORT][/PATH][?QUERY]`, or the same with `wss://`.
     ///
     /// # Errors
     /// What is wrong, as a phrase that follows the URL.
     pub fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
-        match scheme.to_ascii_lowercase().as_str() {
-            "ws" => {}
-            "wss" => return Err("wss:// is not spoken here yet, give a ws:// URL".to_owned()),
-            _ => return Err("not a WebSocket URL, write ws://HOST:PORT/PATH".to_owned()),
-        }
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => Scheme::Ws,
+            "wss" => Scheme::Wss,
+            _ => {
+                return Err(
+                    "not a WebSocket URL, write ws://HOST:PORT/PATH or wss://HOST:PORT/PATH"
+                        .to_owned(),
+                );
+            }
+        };
         if rest.contains('#') {
             return Err("a WebSocket URL has no fragment, leave out what follows #".to_owned());
         }
@@ -49,7 +74,7 @@ impl Target {
                     .map_err(|_| format!("{port:?} is not a port, write a number up to 65535"))?;
                 (host, port)
             }
-            _ => (authority, 80),
+            _ => (authority, scheme.port()),
         };
         let host = host.trim_start_matches('[').trim_end_matches(']');
         if host.is_empty() {
@@ -58,6 +83,7 @@ impl Target {
         let slash = if path.starts_with('/') { "" } else { "/" };
         Ok(Self {
             url: url.to_owned(),
+            scheme,
             authority: authority.to_owned(),
             host: host.to_owned(),
             port,
@@ -68,6 +94,17 @@ impl Target {
     /// The URL as it was given.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether the connections are over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == Scheme::Wss
+    }
+
+    /// Whom a certificate must be for: the name or the address in the URL. No certificate is for
+    /// a host of which this is `None`.
+    pub fn server_name(&self) -> Option<ServerName<'static>> {
+        ServerName::try_from(self.host.clone()).ok()
     }
 
     /// Finds an address of the host that takes connections, by opening one: of the family of
@@ -166,6 +203,26 @@ mod tests {
         );
         let target = Target::parse("ws://[::1]?x").unwrap();
         assert_eq!((target.port, target.path.as_str()), (80, "/?x"));
+        assert!(!target.is_secure());
+        let target = Target::parse("wss://[::1]").unwrap();
+        assert_eq!((target.port, target.is_secure()), (443, true));
+        assert_eq!(Target::parse("Wss://a:1/").unwrap().port, 1);
+    }
+
+    #[test]
+    fn a_certificate_is_for_a_name_or_an_address() {
+        let name = |url: &str| Target::parse(url).unwrap().server_name();
+        for (url, whom) in [
+            ("wss://Example.org./", "Example.org."),
+            ("wss://127.0.0.1:1/", "127.0.0.1"),
+            ("wss://[::1]:1/", "::1"),
+        ] {
+            let name = name(url).unwrap();
+            assert_eq!(name.to_str(), whom);
+            let is_address = matches!(name, ServerName::IpAddress(_));
+            assert_eq!(is_address, whom.parse::<IpAddr>().is_ok(), "{whom}");
+        }
+        assert_eq!(name("wss://a..b/"), None);
     }
 
     #[test]
@@ -173,7 +230,8 @@ mod tests {
         for (url, why) in [
             ("http://a", "write ws://"),
             ("localhost:7000", "write ws://"),
-            ("wss://a", "wss://"),
+            ("https://a", "wss://"),
+            ("wss:///echo", "host is missing"),
             ("ws:///echo", "host is missing"),
             ("ws://a:70000/", "70000"),
             ("ws://a:/", "not a port"),

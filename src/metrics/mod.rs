@@ -10,7 +10,7 @@ use std::{
     fmt::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -77,6 +77,21 @@ pub enum Timeout {
     Close,
 }
 
+/// How a TLS handshake came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsHandshake {
+    Full,
+    /// By a ticket of an earlier connection.
+    Resumed,
+    /// The peer broke the protocol, or went away in the midst of it.
+    Failed,
+    Timeout,
+    /// The peer spoke plain HTTP.
+    PlainHttp,
+}
+
+const TLS_HANDSHAKES: [&str; 5] = ["full", "resumed", "failed", "timeout", "plain_http"];
+
 const OPERATIONS: [&str; 3] = ["accept", "receive", "send"];
 const TIMEOUTS: [&str; 5] = ["handshake", "message", "pong", "idle", "close"];
 
@@ -97,6 +112,7 @@ pub struct Block {
     closed: [Counter; CLOSE_CODES.len() + 1],
     io_errors: [Counter; OPERATIONS.len()],
     timeouts: [Counter; TIMEOUTS.len()],
+    tls_handshakes: [Counter; TLS_HANDSHAKES.len()],
     pub slow_consumers: Counter,
     pub buffer_bytes: Counter,
     /// Channels whose home this reactor is.
@@ -139,6 +155,10 @@ impl Block {
         self.io_errors[operation as usize].add(1);
     }
 
+    pub fn tls_handshake(&self, result: TlsHandshake) {
+        self.tls_handshakes[result as usize].add(1);
+    }
+
     pub fn timeout(&self, kind: Timeout) {
         self.timeouts[kind as usize].add(1);
     }
@@ -152,6 +172,29 @@ pub struct Labels {
     pub reasons: Vec<(u16, &'static str)>,
     /// Whether the CPU time of turns is measured.
     pub turn_cpu: bool,
+    /// Whether there is TLS.
+    pub tls: bool,
+}
+
+/// What happened to the files that are read again. Few threads write it, and seldom.
+#[derive(Debug, Default)]
+pub struct Reloads {
+    good: AtomicU64,
+    failed: AtomicU64,
+    /// When the certificate that expires first does, in seconds since 1970.
+    certificate_expires: AtomicI64,
+}
+
+impl Reloads {
+    pub fn count(&self, was_good: bool) {
+        let counter = if was_good { &self.good } else { &self.failed };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    /// Seconds since 1970.
+    pub fn set_certificate_expires(&self, at: i64) {
+        self.certificate_expires.store(at, Relaxed);
+    }
 }
 
 /// The counters of all reactors, for whoever wants to read them.
@@ -159,6 +202,7 @@ pub struct Labels {
 pub struct Registry {
     blocks: Vec<Arc<Block>>,
     labels: Labels,
+    reloads: Reloads,
 }
 
 impl Registry {
@@ -166,7 +210,12 @@ impl Registry {
         Self {
             blocks: (0..reactors).map(|_| Arc::default()).collect(),
             labels,
+            reloads: Reloads::default(),
         }
+    }
+
+    pub fn reloads(&self) -> &Reloads {
+        &self.reloads
     }
 
     /// The counters of one reactor.
@@ -195,6 +244,9 @@ impl Registry {
         page.buffers();
         page.hub();
         page.reactors();
+        if self.labels.tls {
+            page.tls(process);
+        }
         page.process(process);
         page.out
     }
@@ -207,6 +259,8 @@ pub struct Process {
     pub resident_bytes: u64,
     pub descriptors_max: u64,
     pub start_time_seconds: u64,
+    /// Now, in seconds since 1970.
+    pub time_seconds: i64,
 }
 
 struct Page<'a> {
@@ -270,6 +324,37 @@ impl Page<'_> {
         self.gauge("buffer_bytes", "Memory held for single connections.");
         let buffered = self.registry.total(|block| &block.buffer_bytes);
         self.sample("buffer_bytes", "", buffered);
+    }
+
+    fn tls(&mut self, process: &Process) {
+        let registry = self.registry;
+        self.counter(
+            "tls_handshakes_total",
+            "TLS handshakes, by how they came out.",
+        );
+        for (index, result) in TLS_HANDSHAKES.iter().enumerate() {
+            let count = registry.total(|block| &block.tls_handshakes[index]);
+            let label = format_args!("{{result=\"{result}\"}}");
+            self.sample("tls_handshakes_total", label, count);
+        }
+        self.gauge(
+            "tls_certificate_expiry_seconds",
+            "Time left of the certificate that expires first.",
+        );
+        let expires = registry.reloads.certificate_expires.load(Relaxed);
+        let left = expires - process.time_seconds;
+        self.sample("tls_certificate_expiry_seconds", "", left);
+        self.counter(
+            "reloads_total",
+            "Files that were read again, by the result.",
+        );
+        for (result, counter) in [
+            ("ok", &registry.reloads.good),
+            ("failed", &registry.reloads.failed),
+        ] {
+            let label = format_args!("{{result=\"{result}\"}}");
+            self.sample("reloads_total", label, counter.load(Relaxed));
+        }
     }
 
     fn hub(&mut self) {
@@ -426,8 +511,12 @@ mod tests {
             dialects: &["welcome", "echo"],
             reasons: vec![(404, "unknown_path")],
             turn_cpu: false,
+            tls: true,
         };
         let registry = Registry::new(2, labels);
+        registry.reloads().count(false);
+        registry.reloads().set_certificate_expires(1000);
+        registry.block(1).tls_handshake(TlsHandshake::Resumed);
         let (one, two) = (registry.block(0), registry.block(1));
         one.messages_received.add(3);
         two.messages_received.add(4);
@@ -441,7 +530,10 @@ mod tests {
         turns.publish(&one.turns);
         one.publications[0].add(6);
         two.publications[0].add(1);
-        let page = registry.prometheus(&Process::default());
+        let page = registry.prometheus(&Process {
+            time_seconds: 400,
+            ..Process::default()
+        });
         for line in [
             "tidemill_messages_received_total 7",
             "tidemill_connections{dialect=\"echo\"} 4",
@@ -450,6 +542,9 @@ mod tests {
             "tidemill_closed_total{code=\"other\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"0.00005\"} 1",
             "tidemill_turn_seconds_bucket{reactor=\"0\",le=\"+Inf\"} 2",
+            "tidemill_tls_handshakes_total{result=\"resumed\"} 1",
+            "tidemill_tls_certificate_expiry_seconds 600",
+            "tidemill_reloads_total{result=\"failed\"} 1",
             "tidemill_turn_longest_seconds{reactor=\"0\"} 0.3",
             "tidemill_handshakes_refused_total{status=\"404\",reason=\"unknown_path\"} 0",
         ] {

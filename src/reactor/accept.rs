@@ -23,19 +23,45 @@ pub struct Listener {
     socket: TcpListener,
     /// Of the admin side.
     is_admin: bool,
+    is_tls: bool,
     /// An edge was seen and the queue not yet found empty.
     pub is_pending: bool,
     resting_until: Option<Tick>,
 }
 
 impl Listener {
-    pub fn new(socket: TcpListener, is_admin: bool) -> Self {
+    pub fn new(socket: TcpListener) -> Self {
         Self {
             socket,
-            is_admin,
+            is_admin: false,
+            is_tls: false,
             is_pending: false,
             resting_until: None,
         }
+    }
+
+    /// One of the admin side.
+    pub fn admin(mut self) -> Self {
+        self.is_admin = true;
+        self
+    }
+
+    /// One whose connections begin with a TLS handshake.
+    pub fn tls(mut self) -> Self {
+        self.is_tls = true;
+        self
+    }
+
+    /// What is known of its connections before they said anything.
+    fn flags(&self) -> Flags {
+        let mut flags = Flags::default();
+        if self.is_admin {
+            flags.set(Flags::ADMIN);
+        }
+        if self.is_tls {
+            flags.set(Flags::HANDSHAKING);
+        }
+        flags
     }
 
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
@@ -90,11 +116,7 @@ impl<H: Handler> Reactor<H> {
                 listener.resting_until = None;
                 self.spare.take_back(&mut self.core.buffer);
             }
-            let flags = if listener.is_admin {
-                Flags::ADMIN
-            } else {
-                Flags::default()
-            };
+            let flags = listener.flags();
             while budget > 0 && self.listeners[index].is_pending {
                 if self.listeners[index].is_resting() || !self.has_slot() {
                     break;
@@ -139,6 +161,9 @@ impl<H: Handler> Reactor<H> {
         if self.shutdown.is_some() {
             return;
         }
+        let Some(transport) = core.transport(stream, flags) else {
+            return;
+        };
         // Those on their way out sit in the slots for refusals: they take nobody's place.
         let counted = self.connections.len() - core.guests;
         let seats = self.connections.capacity() - core.settings.shed_slots;
@@ -148,7 +173,7 @@ impl<H: Handler> Reactor<H> {
         } else {
             Flags::SHED
         });
-        let link = Link::new(Transport::new(stream), flags, core.now);
+        let link = Link::new(transport, flags, core.now);
         let Ok(key) = self.connections.insert(Connection { link, state: None }) else {
             // Only a socket that another reactor handed over can find every slot taken.
             if has_room {
@@ -217,14 +242,21 @@ impl<H: Handler> Reactor<H> {
     fn refuse_with_spare(&mut self, index: usize) {
         self.spare.free(&mut self.core.buffer);
         if let Ok((stream, _)) = self.listeners[index].socket.accept() {
+            if self.listeners[index].is_tls {
+                // A word to it would cost a handshake first.
+                self.core.block.refused.add(Reason::Descriptors as usize);
+                self.spare = Spare::Spent(Transport::new(stream));
+                return;
+            }
             let mut answer = Vec::new();
             let refusal = Refusal::from(Reason::Descriptors);
             let server = self.core.settings.server_header.as_deref();
             refusal.response().encode(&mut answer, server, false, false);
             // One attempt: the socket is new, so its buffer takes this much.
             let mut transport = Transport::new(stream);
-            if transport.send(&answer).is_ok() {
-                let _ = transport.finish();
+            let seal = self.core.cork.seal();
+            if transport.send(&answer, seal).is_ok() {
+                let _ = transport.finish(seal);
             }
             self.core.block.refused.add(Reason::Descriptors as usize);
             self.spare = Spare::Spent(transport);

@@ -33,6 +33,9 @@ impl<H: Handler> Reactor<H> {
             match other {
                 Some(Mail::Hub(mail)) => self.receive_mail(mail),
                 Some(Mail::Socket(stream, flags)) => self.admit(stream, flags),
+                Some(Mail::Certificates(certificates)) => {
+                    self.core.certificates = Some(certificates);
+                }
                 Some(Mail::Shutdown(shutdown)) => self.begin_shutdown(shutdown),
                 None => {}
             }

@@ -63,7 +63,7 @@ impl<H: Handler> Core<H> {
         self.block.deliveries.add(count);
         self.block.messages_sent.add(count);
         self.block.bytes_sent.add(frames.len() as u64);
-        if let Err(error) = link.send_shared(&frames) {
+        if let Err(error) = link.send_shared(&frames, self.cork.seal()) {
             self.lost(key, connection, Operation::Send, &error);
         }
     }

@@ -5,7 +5,7 @@ use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
     handler::{CloseCode, Handler, Reason},
-    metrics::Timeout,
+    metrics::{Timeout, TlsHandshake},
     protocol::{frame::Control, session::State},
     slots::Key,
     wheel::{TICK_MS, Tick},
@@ -155,6 +155,11 @@ impl<H: Handler> Core<H> {
     fn handshake_expired(&mut self, key: Key, connection: &mut Connection<H::State>) {
         let is_between = matches!(connection.link.stage, Stage::Http(None))
             && connection.link.flags.has(Flags::ANSWERED);
+        if connection.link.flags.has(Flags::HANDSHAKING) {
+            self.block.timeout(Timeout::Handshake);
+            self.handshake_ended(&mut connection.link, TlsHandshake::Timeout);
+            return self.bury(key, connection);
+        }
         if is_between {
             return self.bury(key, connection);
         }

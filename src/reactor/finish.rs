@@ -7,7 +7,7 @@ use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
     handler::{CloseCode, Handler, Reason},
-    metrics::Operation,
+    metrics::{Operation, TlsHandshake},
     protocol::{ProtocolError, session::Input},
     slots::Key,
 };
@@ -22,7 +22,7 @@ impl<H: Handler> Core<H> {
         let link = &connection.link;
         let unsettled = Flags::OWED | Flags::FINISHING | Flags::PAUSED | Flags::REARM;
         let lingering = matches!(link.stage, Stage::Lingering { .. });
-        if link.outbox.is_empty() && !link.flags.has(unsettled) && !lingering {
+        if !link.flags.has(unsettled) && !link.has_backlog() && !lingering {
             return;
         }
         self.settle_unusual(key, connection);
@@ -30,7 +30,7 @@ impl<H: Handler> Core<H> {
 
     #[cold]
     fn settle_unusual(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        let waiting = connection.link.outbox.len();
+        let waiting = connection.link.waiting_bytes();
         if waiting > self.settings.outbox_bytes_hard {
             return self.drop_slow(key, connection);
         }
@@ -43,7 +43,7 @@ impl<H: Handler> Core<H> {
         {
             return self.bury(key, connection);
         }
-        if link.flags.has(Flags::FINISHING) && link.outbox.is_empty() {
+        if link.flags.has(Flags::FINISHING) && !link.has_backlog() {
             self.finish(key, connection);
         }
         let link = &mut connection.link;
@@ -51,8 +51,8 @@ impl<H: Handler> Core<H> {
             link.flags.clear(Flags::REARM);
             self.rearm(key, link);
         }
-        if link.flags.has(Flags::OWED) && link.is_readable() && link.flags.raise(Flags::READY) {
-            self.ready.push(key);
+        if link.flags.has(Flags::OWED) && link.is_readable() {
+            self.want_read(key, link);
         }
     }
 
@@ -71,7 +71,7 @@ impl<H: Handler> Core<H> {
         self.block.bytes_sent.add(self.cork.len() as u64);
         match link.flush_cork(&mut self.cork, input) {
             Ok(()) => {
-                if link.outbox.len() >= self.settings.outbox_bytes_soft {
+                if link.waiting_bytes() >= self.settings.outbox_bytes_soft {
                     link.flags.set(Flags::PAUSED);
                 }
                 true
@@ -99,12 +99,12 @@ impl<H: Handler> Core<H> {
     /// Sends from the outbox. Below the low mark, half of the soft one, reading goes on and the
     /// handler hears of it.
     pub(super) fn flush(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        if let Err(error) = connection.link.flush_outbox() {
+        if let Err(error) = connection.link.flush_outbox(self.cork.seal()) {
             return self.lost(key, connection, Operation::Send, &error);
         }
         let Connection { link, state } = connection;
         let low = self.settings.outbox_bytes_soft / 2;
-        if link.outbox.len() >= low.max(1) || !link.flags.has(Flags::PAUSED) {
+        if link.waiting_bytes() >= low.max(1) || !link.flags.has(Flags::PAUSED) {
             return;
         }
         link.flags.clear(Flags::PAUSED | Flags::PINGED);
@@ -211,9 +211,13 @@ impl<H: Handler> Core<H> {
     pub(super) fn ended(&mut self, key: Key, connection: &mut Connection<H::State>) {
         let link = &mut connection.link;
         // Half-closed right after a request: its answer still goes out.
-        if matches!(link.stage, Stage::Http(_)) && !link.outbox.is_empty() {
+        if matches!(link.stage, Stage::Http(_)) && link.has_backlog() {
             link.flags.set(Flags::FINISHING);
             return;
+        }
+        // Before its end, a handshake has nothing to say goodbye with.
+        if !link.flags.has(Flags::HANDSHAKING) {
+            link.transport.close_notify(self.cork.seal());
         }
         self.bury(key, connection);
     }
@@ -221,7 +225,11 @@ impl<H: Handler> Core<H> {
     /// All was said and sent: close, or linger for a peer that may still be sending.
     fn finish(&mut self, key: Key, connection: &mut Connection<H::State>) {
         let link = &mut connection.link;
-        if !link.flags.has(Flags::LINGER) || link.transport.finish().is_err() {
+        if !link.flags.has(Flags::LINGER) {
+            link.transport.close_notify(self.cork.seal());
+            return self.bury(key, connection);
+        }
+        if link.transport.finish(self.cork.seal()).is_err() {
             return self.bury(key, connection);
         }
         link.flags.clear(Flags::FINISHING | Flags::LINGER);
@@ -238,7 +246,7 @@ impl<H: Handler> Core<H> {
             log::warn!(
                 "slow consumer closed id={} outbox_bytes={} limit={}",
                 self.conn_id(key),
-                connection.link.outbox.len(),
+                connection.link.waiting_bytes(),
                 self.settings.outbox_bytes_hard
             );
         }
@@ -265,6 +273,9 @@ impl<H: Handler> Core<H> {
     pub(super) fn bury(&mut self, key: Key, connection: &mut Connection<H::State>) {
         if connection.link.is_dead() {
             return;
+        }
+        if connection.link.flags.has(Flags::HANDSHAKING) {
+            self.handshake_ended(&mut connection.link, TlsHandshake::Failed);
         }
         connection.link.stage = Stage::Dead;
         connection.link.outbox.clear();

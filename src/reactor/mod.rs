@@ -15,12 +15,14 @@ mod expire;
 mod finish;
 mod http;
 mod read;
+mod secure;
 mod settings;
 mod shutdown;
 mod throttle;
 mod turns;
 
 use std::{
+    collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
@@ -45,6 +47,7 @@ use crate::{
     metrics::Block,
     slots::{Key, Slots},
     sys,
+    transport::tls::Certificates,
     wheel::{TICK_MS, Tick, Wheel},
 };
 
@@ -72,6 +75,8 @@ const TRIM_BYTES: u64 = 8 * 1024 * 1024;
 pub enum Mail {
     /// A socket that another reactor accepted.
     Socket(mio::net::TcpStream, Flags),
+    /// Certificates to show to newcomers from now on.
+    Certificates(Arc<Certificates>),
     /// Stop accepting, close every connection, end.
     Shutdown(Shutdown),
     /// What reactors say to each other about channels.
@@ -93,6 +98,8 @@ pub struct Parts<H: Handler> {
     pub settings: Settings,
     pub gate: Arc<Gate>,
     pub block: Arc<Block>,
+    /// What TLS listeners show.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 /// One event loop and its connections. See the module's text.
@@ -124,6 +131,9 @@ struct Core<H: Handler> {
     buffer: Vec<u8>,
     /// Connections that are owed a read without an event.
     ready: Vec<Key>,
+    /// Connections with a step of their TLS handshake to be done.
+    greetings: VecDeque<Key>,
+    certificates: Option<Arc<Certificates>>,
     /// Connections whose socket may take bytes again.
     unflushed: Vec<Key>,
     /// Connections to be freed at the end of the turn.
@@ -157,6 +167,7 @@ impl<H: Handler> Reactor<H> {
             settings,
             gate,
             block,
+            certificates,
         } = parts;
         let connections = Slots::with_capacity(settings.slots)
             .map_err(|error| io::Error::new(io::ErrorKind::OutOfMemory, error))?;
@@ -175,6 +186,8 @@ impl<H: Handler> Reactor<H> {
             cork: Cork::with_capacity(4096),
             buffer: vec![0; RECEIVE_BYTES],
             ready: Vec::new(),
+            greetings: VecDeque::new(),
+            certificates,
             unflushed: Vec::new(),
             dead: Vec::new(),
             holders: Vec::new(),
@@ -264,10 +277,14 @@ impl<H: Handler> Reactor<H> {
                 if ended {
                     connection.link.flags.set(Flags::READ_CLOSED);
                 }
-                if writable && !connection.link.outbox.is_empty() {
+                if writable && connection.link.has_backlog() {
                     core.want_flush(key, &mut connection.link);
                 }
-                core.receive(key, connection);
+                if connection.link.flags.has(Flags::HANDSHAKING) {
+                    core.want_read(key, &mut connection.link);
+                } else {
+                    core.receive(key, connection);
+                }
             });
         }
         self.events = events;
@@ -277,12 +294,13 @@ impl<H: Handler> Reactor<H> {
                 core.receive(key, connection);
             });
         }
+        self.greet();
     }
 
     /// A writable edge alone matters only to a connection with something to send.
     fn note_writable(&mut self, key: Key) {
         if let Some(connection) = self.connections.get_mut(key)
-            && !connection.link.outbox.is_empty()
+            && connection.link.has_backlog()
         {
             self.core.want_flush(key, &mut connection.link);
         }
@@ -335,6 +353,7 @@ impl<H: Handler> Reactor<H> {
     fn timeout(&self) -> Option<Duration> {
         let core = &self.core;
         let owed = !core.ready.is_empty()
+            || !core.greetings.is_empty()
             || !core.unflushed.is_empty()
             || core.wheel.has_due()
             || self.has_newcomers()

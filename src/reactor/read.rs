@@ -14,7 +14,7 @@ use crate::{
         session::{Event, Input, State},
     },
     slots::Key,
-    transport::Received,
+    transport::{Receipt, Received, tls},
 };
 
 /// Replies are sent before the batch is over once this many bytes are gathered.
@@ -28,16 +28,15 @@ enum Stop {
     Failed(Failure),
     /// The socket is lost.
     Lost(io::Error),
+    /// The other side broke TLS.
+    Insecure(tls::Violation),
 }
 
 /// What one receive brought.
 struct Fill {
     /// Bytes in the shared buffer.
     buffered: usize,
-    /// These, and those that went straight into a message.
-    total: usize,
-    /// The socket had less than there was room for: it is empty now.
-    drained: bool,
+    receipt: Receipt,
 }
 
 impl<H: Handler> Core<H> {
@@ -70,17 +69,25 @@ impl<H: Handler> Core<H> {
                 }
                 Err(stop) => return self.stopped(stop, key, connection),
             };
-            if fill.total > 0 {
+            let Receipt {
+                count,
+                wire,
+                is_drained,
+            } = fill.receipt;
+            if connection.link.flags.has(Flags::HANDSHAKING) {
+                self.note_handshake(&mut connection.link);
+            }
+            if count > 0 {
                 connection.link.last_seen = self.now;
-                self.block.bytes_received.add(fill.total as u64);
+                self.block.bytes_received.add(count as u64);
                 self.digest(&mut buffer[..fill.buffered], key, connection);
                 connection.link.flags.clear(Flags::PINGED);
             }
             // A peer that is done sending is read to its end: no further event will come.
-            if fill.drained && (fill.total == 0 || !connection.link.flags.has(Flags::READ_CLOSED)) {
+            if is_drained && (wire == 0 || !connection.link.flags.has(Flags::READ_CLOSED)) {
                 return;
             }
-            budget = budget.saturating_sub(fill.total);
+            budget = budget.saturating_sub(wire);
         }
         connection.link.flags.set(Flags::OWED);
     }
@@ -215,6 +222,7 @@ impl<H: Handler> Core<H> {
             Stop::Violation(error) => self.violated(error, key, connection),
             Stop::Failed(failure) => self.failed(failure.text(), key, connection),
             Stop::Lost(error) => self.lost(key, connection, Operation::Receive, &error),
+            Stop::Insecure(violation) => self.insecure(&violation, key, connection),
         }
     }
 
@@ -244,36 +252,27 @@ fn fill(link: &mut Link, buffer: &mut [u8]) -> Result<Option<Fill>, Stop> {
     let Link {
         transport, stage, ..
     } = link;
-    let (received, direct, room) = match stage {
+    let (received, direct) = match stage {
         Stage::Open(session) => match session.direct() {
             Some((message, missing)) => {
                 let before = message.len();
-                let room = missing.min(message.capacity() - before);
                 let received = transport.receive_behind(message, missing, buffer);
                 let direct = message.len() - before;
-                let room = if room == missing {
-                    room + buffer.len()
-                } else {
-                    room
-                };
                 session.received(direct).map_err(Stop::Violation)?;
-                (received, direct, room)
+                (received, direct)
             }
-            None => (transport.receive(buffer), 0, buffer.len()),
+            None => (transport.receive(buffer), 0),
         },
-        _ => (transport.receive(buffer), 0, buffer.len()),
+        _ => (transport.receive(buffer), 0),
     };
-    Ok(match received.map_err(Stop::Lost)? {
-        Received::Bytes(total) => Some(Fill {
-            buffered: total - direct,
-            total,
-            drained: total < room,
-        }),
-        Received::Nothing => Some(Fill {
-            buffered: 0,
-            total: 0,
-            drained: true,
-        }),
-        Received::End => None,
-    })
+    let receipt = match received.map_err(Stop::Lost)? {
+        Received::Bytes(receipt) => receipt,
+        Received::Nothing => Receipt::NOTHING,
+        Received::End => return Ok(None),
+        Received::Violation(violation) => return Err(Stop::Insecure(violation)),
+    };
+    Ok(Some(Fill {
+        buffered: receipt.count - direct,
+        receipt,
+    }))
 }

@@ -111,7 +111,7 @@ impl<H: Handler> Reactor<H> {
 impl<H: Handler> Core<H> {
     /// Tells one connection that the server goes away.
     fn tell(&mut self, key: Key, connection: &mut Connection<H::State>) {
-        match &mut connection.link.stage {
+        match connection.link.stage {
             Stage::Open(_) => {
                 let link = &mut connection.link;
                 link.flags.clear(Flags::SUSPENDED);
@@ -120,8 +120,7 @@ impl<H: Handler> Core<H> {
                 self.uncork_alone(key, connection);
             }
             Stage::Http(None)
-                if connection.link.flags.has(Flags::ANSWERED)
-                    && connection.link.outbox.is_empty() =>
+                if connection.link.flags.has(Flags::ANSWERED) && !connection.link.has_backlog() =>
             {
                 self.bury(key, connection);
             }

@@ -20,6 +20,7 @@ pub struct Throttles {
     pub slow_consumer: Throttle,
     pub buffers: Throttle,
     pub handler: Throttle,
+    pub tls: Throttle,
 }
 
 impl Throttle {

@@ -50,7 +50,12 @@ fn a_client_learns_why_the_server_refused() {
             panic!("{reason:?} is no status");
         };
         assert_eq!(status, reason.status());
-        assert_eq!(body, format!("{{\"error\":\"{}\"}}\n", reason.expected()));
+        let expected = match reason {
+            // Told to people, in plain text.
+            Reason::PlainHttp => format!("{}\n", reason.expected()),
+            _ => format!("{{\"error\":\"{}\"}}\n", reason.expected()),
+        };
+        assert_eq!(body, expected);
     }
 }
 

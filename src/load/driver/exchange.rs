@@ -85,20 +85,22 @@ impl Core {
     ) -> Result<(), End> {
         for _ in 0..READS_MAX {
             match connection.transport.receive(buffer) {
-                Ok(Received::Bytes(count)) => {
-                    self.tally.bytes_received.add(count as u64);
-                    self.digest(&mut buffer[..count], key, connection)?;
-                    if count < buffer.len() && until == Until::Drained {
+                Ok(Received::Bytes(receipt)) => {
+                    self.request(connection)?;
+                    self.tally.bytes_received.add(receipt.count as u64);
+                    self.digest(&mut buffer[..receipt.count], key, connection)?;
+                    if receipt.is_drained && until == Until::Drained {
                         return Ok(());
                     }
                 }
                 Ok(Received::Nothing) => return Ok(()),
                 // Some systems say so of a socket that is not connected yet.
                 Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(()),
+                Ok(Received::Violation(violation)) => return Err(End::Insecure(violation)),
                 Ok(Received::End) => return Err(self.eof(connection)),
                 // Before the connection is complete, the socket's error is the connect's.
                 Err(error) if matches!(connection.stage, Stage::Opening(_)) => {
-                    return Err(End::Connect(error));
+                    return Err(connection.unopened(error));
                 }
                 Err(error) => return Err(End::Lost(error)),
             }
@@ -234,7 +236,7 @@ impl Core {
     pub(super) fn send_messages(&mut self, connection: &mut Connection) -> Result<(), End> {
         loop {
             let unsent = connection.flights.unsent();
-            if unsent == 0 || !connection.outbox.is_empty() {
+            if unsent == 0 || connection.has_backlog() {
                 return Ok(());
             }
             let (bytes, count) = self.frames.messages(unsent);
@@ -242,7 +244,10 @@ impl Core {
             self.tally.messages_sent.add(count as u64);
             self.tally.bytes_sent.add(bytes.len() as u64);
             self.outstanding += count;
-            let taken = connection.transport.send(bytes).map_err(End::Lost)?;
+            let taken = connection
+                .transport
+                .send(bytes, &mut self.seal)
+                .map_err(End::Lost)?;
             connection.outbox.push(&bytes[taken..]);
         }
     }
@@ -266,7 +271,10 @@ impl Core {
         self.tally.probes_sent.add(1);
         self.tally.bytes_sent.add(bytes.len() as u64);
         let taken = if connection.outbox.is_empty() {
-            connection.transport.send(bytes).map_err(End::Lost)?
+            connection
+                .transport
+                .send(bytes, &mut self.seal)
+                .map_err(End::Lost)?
         } else {
             0
         };
@@ -278,7 +286,10 @@ impl Core {
     pub(super) fn say(&mut self, frame: &[u8], connection: &mut Connection) -> Result<(), End> {
         self.tally.bytes_sent.add(frame.len() as u64);
         let taken = if connection.outbox.is_empty() {
-            connection.transport.send(frame).map_err(End::Lost)?
+            connection
+                .transport
+                .send(frame, &mut self.seal)
+                .map_err(End::Lost)?
         } else {
             0
         };
@@ -288,12 +299,13 @@ impl Core {
 
     /// The socket may take bytes again.
     pub(super) fn writable(&mut self, connection: &mut Connection) -> Result<(), End> {
-        if !connection.outbox.is_empty() {
+        if connection.has_backlog() {
             let Connection {
                 outbox, transport, ..
             } = connection;
+            transport.flush().map_err(End::Lost)?;
             outbox
-                .write(|slices| transport.send_vectored(slices))
+                .write(|slices| transport.send_vectored(slices, &mut self.seal))
                 .map_err(End::Lost)?;
         }
         self.send_messages(connection)

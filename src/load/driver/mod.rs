@@ -4,8 +4,9 @@
 //! A turn is `wait -> read -> obey -> expire -> work`. The conductor sends one [`Order`] at a time;
 //! when what it asks for is done, the driver says so. What is to be sent next, and when, is in
 //! `task.rs`; the way of a connection to its first frame in `open.rs`; messages and their answers
-//! in `exchange.rs`.
+//! in `exchange.rs`; why it ended in `end.rs`.
 
+mod end;
 mod exchange;
 mod open;
 mod task;
@@ -18,6 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use end::End;
 use exchange::Flights;
 use mio::{Events, Poll, Token};
 pub use open::CUT_TIMEOUT;
@@ -33,10 +35,10 @@ use super::{
 use crate::{
     connection::Outbox,
     mailbox::Mailbox,
-    protocol::{ProtocolError, Role, Rules, Session, handshake::HandshakeError},
+    protocol::{Role, Rules, Session},
     slots::{Key, Slots},
     sys,
-    transport::Transport,
+    transport::{Transport, tls::SealBuffer},
 };
 
 /// The token of the mailbox.
@@ -107,6 +109,7 @@ struct Core {
     frames: Frames,
     rules: Rules,
     buffer: Vec<u8>,
+    seal: SealBuffer,
     random: u64,
     /// Nanoseconds since the epoch, read whenever something was received or is to be sent.
     now: u64,
@@ -192,18 +195,6 @@ enum Until {
     End,
 }
 
-/// Why a connection ended.
-enum End {
-    Connect(io::Error),
-    Handshake(HandshakeError),
-    TimedOut,
-    Lost(io::Error),
-    /// The server's Close, with code and reason.
-    Closed(u16, String),
-    Eof,
-    Violation(ProtocolError),
-}
-
 impl Driver {
     /// Puts a driver together, on the thread that will run it.
     pub fn new(parts: Parts) -> io::Result<Self> {
@@ -243,6 +234,7 @@ impl Driver {
             tally,
             findings: Findings::default(),
             buffer: vec![0; RECEIVE_BYTES],
+            seal: SealBuffer::default(),
             random,
             now: 0,
             deadlines: VecDeque::new(),
@@ -405,6 +397,7 @@ impl Core {
 
     /// Counts the end of a connection, and what it takes with it.
     fn ended(&mut self, connection: &mut Connection, end: &End) {
+        self.findings.tls.is_distrusted |= end.is_distrust();
         match std::mem::replace(&mut connection.stage, Stage::Dead) {
             Stage::Dead => {}
             Stage::Opening(_) => {
@@ -431,40 +424,6 @@ impl Core {
     fn next_random(&mut self) -> u64 {
         next_random(&mut self.random)
     }
-}
-
-impl End {
-    fn during_handshake(&self) -> String {
-        match self {
-            Self::Connect(error) => format!("connect: {}", reason(error)),
-            Self::Handshake(error) => format!("handshake: {error}"),
-            Self::TimedOut => "handshake: timed out".to_owned(),
-            Self::Lost(error) => format!("handshake: {}", reason(error)),
-            Self::Eof => "handshake: the connection ended before the answer".to_owned(),
-            Self::Closed(..) | Self::Violation(_) => self.when_open(),
-        }
-    }
-
-    fn when_open(&self) -> String {
-        match self {
-            Self::Closed(code, reason) if reason.is_empty() => {
-                format!("closed by the server: {code}")
-            }
-            Self::Closed(code, reason) => format!("closed by the server: {code} {reason}"),
-            Self::Eof => "ended by the server without a Close".to_owned(),
-            Self::Violation(error) => format!("the server broke the protocol: {error}"),
-            Self::TimedOut => "close: timed out".to_owned(),
-            Self::Lost(error) | Self::Connect(error) => format!("connection: {}", reason(error)),
-            Self::Handshake(error) => format!("handshake: {error}"),
-        }
-    }
-}
-
-/// What the system said, without its number.
-fn reason(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    text.to_lowercase()
 }
 
 /// Different for each thread and run; nothing here needs to be secret.

@@ -11,7 +11,7 @@ use crate::{
         handshake::{ClientHandshake, HandshakeError},
     },
     slots::Key,
-    transport::{Transport, connect},
+    transport::{connect, tls},
 };
 
 /// A handshake under way.
@@ -39,7 +39,10 @@ impl Driver {
             0 => None,
             count => Some(self.sources[number * count / core.plan.options.connections_all()]),
         };
-        let transport = connect::connect(self.address, source).map_err(End::Connect)?;
+        let mut transport = connect::connect(self.address, source).map_err(End::Connect)?;
+        if let Some(session) = core.plan.session().map_err(End::Unsecured)? {
+            transport.secure(session);
+        }
         let mut key = [0; 16];
         key[..8].copy_from_slice(&core.next_random().to_ne_bytes());
         key[8..].copy_from_slice(&core.next_random().to_ne_bytes());
@@ -80,7 +83,7 @@ impl Driver {
 }
 
 impl Core {
-    /// Sends the request, once the socket is connected.
+    /// Sends the request, once the socket is connected, and TLS agreed on if there is any.
     pub(super) fn request(&mut self, connection: &mut Connection) -> Result<(), End> {
         let Stage::Opening(opening) = &mut connection.stage else {
             return Ok(());
@@ -88,9 +91,19 @@ impl Core {
         if opening.requested {
             return Ok(());
         }
+        let transport = &mut connection.transport;
+        let is_secured = transport.tls().is_none_or(|tls| tls.handshake().is_some());
         let mut request = Vec::new();
-        opening.handshake.request(&mut request);
-        let taken = send(&mut connection.transport, &request).map_err(End::Connect)?;
+        if is_secured {
+            opening.handshake.request(&mut request);
+        }
+        // Nothing to send is reason enough for the first flight of TLS to leave.
+        let taken = match transport.send(&request, &mut self.seal) {
+            Ok(taken) => taken,
+            // Some systems say so of a socket that is not connected yet.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => 0,
+            Err(error) => return Err(connection.unopened(error)),
+        };
         if taken > 0 {
             opening.requested = true;
             self.tally.bytes_sent.add(request.len() as u64);
@@ -113,6 +126,9 @@ impl Core {
         let Some((used, _)) = accepted else {
             return Ok(bytes.len());
         };
+        if let Some(session) = connection.transport.tls() {
+            self.findings.tls.add(session);
+        }
         let (planned, began) = (opening.planned, opening.began);
         self.findings.handshakes.record(planned, began, self.now);
         self.opening -= 1;
@@ -141,6 +157,7 @@ impl Core {
     /// A connection that ended during its handshake: what was it told?
     pub(super) fn eof(&self, connection: &Connection) -> End {
         match &connection.stage {
+            Stage::Opening(_) if connection.is_securing() => End::unsecured_eof(),
             Stage::Opening(opening) => End::Handshake(opening.handshake.ended()),
             _ => End::Eof,
         }
@@ -150,6 +167,7 @@ impl Core {
     pub(super) fn overdue(&self, connection: &Connection) -> End {
         match self.eof(connection) {
             End::Handshake(HandshakeError::Ended) => End::TimedOut,
+            End::Unsecured(_) => End::Unsecured(io::ErrorKind::TimedOut.into()),
             end => end,
         }
     }
@@ -178,13 +196,26 @@ impl Core {
     }
 }
 
-/// What `--timeout` is at the most once the run was interrupted.
-pub const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+impl Connection {
+    /// Whether TLS is being agreed on: the server was told so much, and has not answered in full.
+    fn is_securing(&self) -> bool {
+        let is_open = |tls: &tls::Session| tls.handshake().is_some() || tls.pending_bytes() > 0;
+        self.transport.tls().is_some_and(|tls| !is_open(tls))
+    }
 
-/// A socket that is not connected yet takes nothing; some systems call that an error.
-fn send(transport: &mut Transport, bytes: &[u8]) -> io::Result<usize> {
-    match transport.send(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(0),
-        result => result,
+    /// What the system's error means before there is an answer.
+    pub(super) fn unopened(&self, error: io::Error) -> End {
+        match self.is_securing() {
+            true => End::Unsecured(error),
+            false => End::Connect(error),
+        }
+    }
+
+    /// Whether anything waits for the socket.
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.outbox.is_empty() || self.transport.pending_bytes() > 0
     }
 }
+
+/// What `--timeout` is at the most once the run was interrupted.
+pub const CUT_TIMEOUT: Duration = Duration::from_secs(1);

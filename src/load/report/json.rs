@@ -4,11 +4,14 @@
 use serde_json::{Value, json};
 
 use super::{CpuUse, ProbeResult, Report};
-use crate::load::{
-    latency::{Latency, percentiles},
-    machine::ProcessUse,
-    plan::{Mode, Pace},
-    target::Target,
+use crate::{
+    load::{
+        latency::{Latency, percentiles},
+        machine::ProcessUse,
+        plan::{Mode, Pace},
+        target::Target,
+    },
+    transport::tls::Authorities,
 };
 
 impl Report {
@@ -43,6 +46,7 @@ impl Report {
                 "seconds": connect_seconds,
                 "per_second": rate(totals.opened, connect_seconds),
             },
+            "tls": self.secure(),
             "messages": has_messages.then(|| json!({
                 "published": (mode == Mode::Fanout).then_some(self.published),
                 "sent": totals.messages_sent,
@@ -102,6 +106,28 @@ impl Report {
             "ramp": options.ramp,
             "connecting": options.connecting,
             "sources": self.sources,
+        })
+    }
+
+    fn secure(&self) -> Value {
+        let options = &self.options;
+        if !options.target.is_secure() {
+            return Value::Null;
+        }
+        let tls = &self.findings.tls;
+        let agreement = tls.agreement.as_ref();
+        json!({
+            "insecure": options.authorities == Some(Authorities::Anybody),
+            "ca": match &options.authorities {
+                Some(Authorities::File(file)) => Some(file.to_string_lossy()),
+                _ => None,
+            },
+            "resume": options.resume,
+            "version": agreement.map(|agreed| agreed.version),
+            "cipher_suite": agreement.map(|agreed| &agreed.suite),
+            "handshakes_full": tls.full,
+            "handshakes_resumed": tls.resumed,
+            "remedy": self.remedy(),
         })
     }
 

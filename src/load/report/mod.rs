@@ -159,6 +159,14 @@ impl Report {
         totals.failed + totals.lost + totals.messages_lost + probes_lost == 0 && errors == 0
     }
 
+    /// What to do about certificates that were not accepted, if there were any.
+    fn remedy(&self) -> Option<&'static str> {
+        let is_distrusted = self.findings.tls.is_distrusted;
+        is_distrusted.then_some(
+            "name who signed the certificate with --ca FILE, or verify nothing with --insecure",
+        )
+    }
+
     /// The number of a phase and the phase.
     fn phase(&self, name: &str) -> Option<(usize, &Phase)> {
         let mut phases = self.phases.iter().enumerate();

@@ -31,6 +31,7 @@ impl Display for Report {
             self.options.target.url()
         )?;
         self.connections(f)?;
+        self.tls(f)?;
         match self.options.mode {
             Mode::Echo | Mode::Fanout => self.messages(f)?,
             Mode::Connect => handshakes(f, &self.findings.handshakes)?,
@@ -56,8 +57,12 @@ impl Display for Report {
             line(f, "error", &format!("{} x {kind}", show_count(*count)))?;
         }
         match errors.len().saturating_sub(ERRORS_SHOWN_MAX) {
-            0 => Ok(()),
-            more => line(f, "error", &format!("{more} kinds more, in the JSON")),
+            0 => {}
+            more => line(f, "error", &format!("{more} kinds more, in the JSON"))?,
+        }
+        match self.remedy() {
+            Some(remedy) => line(f, "remedy", remedy),
+            None => Ok(()),
         }
     }
 }
@@ -75,6 +80,21 @@ impl Report {
             show_count(totals.lost),
         );
         line(f, "connections", &text)
+    }
+
+    fn tls(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tls = &self.findings.tls;
+        let Some(agreed) = &tls.agreement else {
+            return Ok(());
+        };
+        let text = format!(
+            "{} {}, {} full handshakes, {} resumed",
+            agreed.version,
+            agreed.suite,
+            show_count(tls.full),
+            show_count(tls.resumed)
+        );
+        line(f, "tls", &text)
     }
 
     fn messages(&self, f: &mut Formatter<'_>) -> fmt::Result {

@@ -84,9 +84,12 @@ impl Refusal {
             }
             _ => format!("{{\"error\":\"{expected}\"}}\n"),
         };
-        let mut response = Response::new(self.status())
-            .body("application/json", body.into_bytes())
-            .close();
+        let response = Response::new(self.status()).close();
+        // Whoever came to the wrong port is a person, and may see nothing but this.
+        let mut response = match self.reason {
+            Reason::PlainHttp => response.body("text/plain", format!("{expected}\n").into_bytes()),
+            _ => response.body("application/json", body.into_bytes()),
+        };
         match self.detail {
             Detail::Allow(allow) => response = response.header("Allow", allow),
             Detail::RetryAfterSeconds(seconds) => {
@@ -160,6 +163,7 @@ macro_rules! reasons {
 
 reasons! {
     NotHttp 400 "not_http" "expected an HTTP/1.1 request",
+    PlainHttp 400 "plain_http" "this port speaks TLS: use https:// or wss://",
     BareLf 400 "bare_lf" "expected every line to end in CR LF, found a bare LF",
     BareCr 400 "bare_cr" "expected every line to end in CR LF, found a bare CR",
     ControlByte 400 "control_byte" "expected a head without control bytes",
@@ -237,7 +241,8 @@ mod tests {
 
     #[test]
     fn every_refusal_is_a_whole_answer_with_one_line_of_json_that_ends_the_connection() {
-        for reason in Reason::ALL {
+        let told_as_text = |reason: &&Reason| **reason == Reason::PlainHttp;
+        for reason in Reason::ALL.iter().filter(|reason| !told_as_text(reason)) {
             let answer = encoded(Refusal::new(*reason));
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(
@@ -259,6 +264,14 @@ mod tests {
             let phrase = head.lines().next().unwrap().splitn(3, ' ').nth(2).unwrap();
             assert!(!phrase.is_empty(), "{reason:?} has no phrase");
         }
+    }
+
+    #[test]
+    fn plain_http_on_a_tls_port_is_told_so_in_plain_text() {
+        let answer = encoded(Reason::PlainHttp.into());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.contains("\r\nContent-Type: text/plain"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\nthis port speaks TLS: use https:// or wss://\n"));
     }
 
     #[test]

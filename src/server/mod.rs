@@ -4,6 +4,8 @@
 //! calling thread, and starts one thread a reactor. [`run`] is the same for a program that has
 //! nothing else to do: it stops on SIGTERM and SIGINT.
 
+mod certificates;
+
 use std::{
     io,
     net::SocketAddr,
@@ -14,11 +16,12 @@ use std::{
 
 use mio::{Poll, net::TcpListener};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 use thiserror::Error;
 
+use self::certificates::Keeper;
 use crate::{
     config::{Accept, Config, ConfigError, Machine, Plan},
     gate::Gate,
@@ -28,7 +31,10 @@ use crate::{
     metrics::{Labels, REASONS_MAX, Registry},
     reactor::{Listener, MAIL, Mail, Parts, Reactor, Settings, Shutdown},
     sys,
-    transport::listen,
+    transport::{
+        listen,
+        tls::{Certificates, CertificatesError},
+    },
 };
 
 /// How long a shutdown may overrun its own times before a reactor is given up.
@@ -45,8 +51,8 @@ pub enum ServerError {
     )]
     PortInUse(SocketAddr),
     #[error(
-        "cannot listen on {address}: {source}; TIDEMILL_LISTEN and TIDEMILL_ADMIN_LISTEN take \
-         addresses of this machine and ports that this user may open"
+        "cannot listen on {address}: {source}; TIDEMILL_LISTEN, TIDEMILL_TLS_LISTEN and \
+         TIDEMILL_ADMIN_LISTEN take addresses of this machine and ports that this user may open"
     )]
     Listen {
         address: SocketAddr,
@@ -59,6 +65,12 @@ pub enum ServerError {
     },
     #[error("a reactor ended unexpectedly")]
     ReactorLost,
+}
+
+impl From<CertificatesError> for ServerError {
+    fn from(error: CertificatesError) -> Self {
+        Self::Config(ConfigError::File(error.to_string()))
+    }
 }
 
 fn system(action: &'static str) -> impl FnOnce(io::Error) -> ServerError {
@@ -88,7 +100,9 @@ where
 pub struct Server {
     plan: Plan,
     listen: Vec<SocketAddr>,
+    tls_listen: Vec<SocketAddr>,
     admin_listen: Vec<SocketAddr>,
+    reload: Option<mpsc::Sender<()>>,
     descriptors: (sys::DescriptorLimit, sys::DescriptorLimit),
     gate: Arc<Gate>,
     registry: Arc<Registry>,
@@ -102,6 +116,7 @@ pub struct Server {
 #[derive(Clone, Debug, Default)]
 struct Bound {
     listen: Vec<SocketAddr>,
+    tls: Vec<SocketAddr>,
     admin: Vec<SocketAddr>,
 }
 
@@ -120,12 +135,14 @@ impl Server {
         let after = sys::raise_descriptor_limit(plan.descriptors_limit)
             .map_err(system("raise the descriptor limit"))?;
         if !config.takeover {
-            for address in plan.listen.iter().chain(&plan.admin_listen) {
+            for address in plan.addresses() {
                 listen::probe(*address).map_err(|error| listen_error(*address, error))?;
             }
         }
         let gate = Arc::new(Gate::new(plan.connections_max, plan.buffer_bytes_max));
         let registry = Arc::new(Registry::new(plan.reactors, labels::<H>(config)));
+        let keeper = Keeper::start(config, &registry)?;
+        let certificates = keeper.as_ref().map(|keeper| Arc::clone(keeper.current()));
         let mut boxes = Vec::with_capacity(plan.reactors);
         for _ in 0..plan.reactors {
             let poll = Poll::new().map_err(system("create a poll"))?;
@@ -136,7 +153,9 @@ impl Server {
         let (end, ended) = mpsc::channel();
         let mut server = Self {
             listen: Vec::new(),
+            tls_listen: Vec::new(),
             admin_listen: Vec::new(),
+            reload: None,
             descriptors: (before, after),
             gate: Arc::clone(&gate),
             registry: Arc::clone(&registry),
@@ -156,10 +175,14 @@ impl Server {
             settings: Settings::new(config, &server.plan, Instant::now()),
             gate,
             registry,
-            mail,
+            mail: mail.clone(),
             mail_bytes: Arc::new(mail_bytes),
+            certificates,
         };
         server.launch(launch, boxes, Arc::new(make), &end)?;
+        if let Some(keeper) = keeper {
+            server.reload = Some(keeper.watch(mail)?);
+        }
         Ok(server)
     }
 
@@ -202,6 +225,7 @@ impl Server {
         }
         let bound = bound.unwrap_or_default();
         self.listen = bound.listen;
+        self.tls_listen = bound.tls;
         self.admin_listen = bound.admin;
         Ok(())
     }
@@ -209,6 +233,11 @@ impl Server {
     /// Where the server listens, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.listen
+    }
+
+    /// Where it listens with TLS.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_listen
     }
 
     /// Where the admin side listens.
@@ -231,21 +260,40 @@ impl Server {
         &self.registry
     }
 
+    /// Reads the certificates anew, as their files are now. Connections are not disturbed, and if
+    /// anything is wrong with the files, what is shown stays.
+    pub fn reload(&self) {
+        if let Some(ask) = &self.reload {
+            // The thread at the other end lives as long as this server.
+            let _ = ask.send(());
+        }
+    }
+
     /// Begins a shutdown: no new connections, a Close with 1001 for everyone.
     pub fn shutdown(&self) {
         shut_down(&self.gate, &self.mail, self.shutdown);
     }
 
-    /// Shuts down upon the first SIGTERM or SIGINT; ends the process upon the second.
+    /// Shuts down upon the first SIGTERM or SIGINT; ends the process upon the second. SIGHUP is
+    /// [`Server::reload`].
     ///
     /// # Errors
     /// When the system refuses to register the signals.
     pub fn stop_on_signals(&self) -> Result<(), ServerError> {
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(system("watch for signals"))?;
+        let mut signals =
+            Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(system("watch for signals"))?;
         let (gate, mail, shutdown) = (Arc::clone(&self.gate), self.mail.clone(), self.shutdown);
+        let reload = self.reload.clone();
         let body = move || {
             let mut seen = 0;
             for signal in signals.forever() {
+                if signal == SIGHUP {
+                    match &reload {
+                        Some(ask) => drop(ask.send(())),
+                        None => log::info!("nothing to reload signal={signal}"),
+                    }
+                    continue;
+                }
                 seen += 1;
                 if seen > 1 {
                     log::warn!("second signal, ending at once signal={signal}");
@@ -325,6 +373,7 @@ struct Launch {
     registry: Arc<Registry>,
     mail: Vec<Sender<Mail>>,
     mail_bytes: Arc<MailBytes>,
+    certificates: Option<Arc<Certificates>>,
 }
 
 impl Launch {
@@ -355,6 +404,7 @@ impl Launch {
             None => {
                 let wanted = Bound {
                     listen: self.plan.listen.clone(),
+                    tls: self.plan.tls_listen.clone(),
                     admin: self.plan.admin_listen.clone(),
                 };
                 self.listen(&wanted)?
@@ -377,6 +427,7 @@ impl Launch {
             settings: self.settings.clone(),
             gate: Arc::clone(&self.gate),
             block: Arc::clone(self.registry.block(usize::from(id))),
+            certificates: self.certificates.clone(),
         });
         Ok((reactor.map_err(system("set a reactor up"))?, bound))
     }
@@ -397,12 +448,17 @@ impl Launch {
         let mut bound = Bound::default();
         for address in &wanted.listen {
             let (socket, real) = open(*address)?;
-            listeners.push(Listener::new(socket, false));
+            listeners.push(Listener::new(socket));
             bound.listen.push(real);
+        }
+        for address in &wanted.tls {
+            let (socket, real) = open(*address)?;
+            listeners.push(Listener::new(socket).tls());
+            bound.tls.push(real);
         }
         for address in &wanted.admin {
             let (socket, real) = open(*address)?;
-            listeners.push(Listener::new(socket, true));
+            listeners.push(Listener::new(socket).admin());
             bound.admin.push(real);
         }
         Ok((listeners, bound))
@@ -441,5 +497,6 @@ fn labels<H: Handler>(config: &Config) -> Labels {
         dialects: H::DIALECTS,
         reasons: reasons.collect(),
         turn_cpu: config.turn_cpu,
+        tls: !config.tls_listen.is_empty(),
     }
 }

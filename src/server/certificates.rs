@@ -1,0 +1,160 @@
+//! Certificates while the server runs: read again when their files change or somebody asks, checked
+//! before they are shown, and watched as they expire.
+
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{ServerError, system};
+use crate::{
+    config::Config,
+    mailbox::Sender,
+    metrics::Registry,
+    reactor::Mail,
+    transport::tls::{Certificates, CertificatesError, Tickets},
+};
+
+/// Certificates with less left than this are warned about.
+const WARN_DAYS: i64 = 14;
+
+/// How often, once they are.
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Keeps the certificates of a server. Connections keep what they were shown.
+pub struct Keeper {
+    config: Config,
+    tickets: Tickets,
+    registry: Arc<Registry>,
+    current: Arc<Certificates>,
+    /// What the files were like when they were last read.
+    seen: Vec<Option<(SystemTime, u64)>>,
+}
+
+impl Keeper {
+    /// Reads the certificates for the first time; `None` without a TLS listener.
+    pub fn start(config: &Config, registry: &Arc<Registry>) -> Result<Option<Self>, ServerError> {
+        if config.tls_listen.is_empty() {
+            return Ok(None);
+        }
+        let seen = look(config);
+        let tickets = Tickets::new()?;
+        let current = Arc::new(Certificates::load(config, &tickets)?);
+        let keeper = Self {
+            config: config.clone(),
+            tickets,
+            registry: Arc::clone(registry),
+            current,
+            seen,
+        };
+        keeper.publish_expiry();
+        if config.tls_self_signed {
+            log::warn!(
+                "TIDEMILL_TLS_SELF_SIGNED: showing a certificate that was made just now and that \
+                 no client can trust; for development only"
+            );
+        }
+        keeper.announce();
+        Ok(Some(keeper))
+    }
+
+    pub fn current(&self) -> &Arc<Certificates> {
+        &self.current
+    }
+
+    /// Watches the files on a thread of its own, for as long as the server runs. Whoever has the
+    /// sender can have them read at once.
+    pub fn watch(mut self, mail: Vec<Sender<Mail>>) -> Result<mpsc::Sender<()>, ServerError> {
+        let (ask, asked) = mpsc::channel();
+        let body = move || {
+            let mut warned = Instant::now();
+            let pause = self.config.tls_reload_interval.unwrap_or(WARN_INTERVAL);
+            loop {
+                let is_asked = match asked.recv_timeout(pause.min(WARN_INTERVAL)) {
+                    Ok(()) => true,
+                    Err(mpsc::RecvTimeoutError::Timeout) => false,
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                };
+                let is_watching = self.config.tls_reload_interval.is_some();
+                if is_asked || is_watching && look(&self.config) != self.seen {
+                    self.reload(&mail);
+                    warned = Instant::now();
+                } else if warned.elapsed() >= WARN_INTERVAL {
+                    self.warn_of_expiry();
+                    warned = Instant::now();
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("certificates".to_owned());
+        let started = thread.spawn(body);
+        started.map(|_| ask).map_err(system("start a thread"))
+    }
+
+    /// Reads everything anew, and shows it if all of it is good.
+    fn reload(&mut self, mail: &[Sender<Mail>]) {
+        self.seen = look(&self.config);
+        match self.read() {
+            Ok(certificates) => {
+                self.current = Arc::new(certificates);
+                for sender in mail {
+                    sender.send(Mail::Certificates(Arc::clone(&self.current)));
+                }
+                self.registry.reloads().count(true);
+                self.announce();
+            }
+            Err(error) => {
+                self.registry.reloads().count(false);
+                log::error!("certificates not reloaded, the old ones stay error=\"{error}\"");
+                self.warn_of_expiry();
+            }
+        }
+        self.publish_expiry();
+    }
+
+    /// Says what is shown from now on.
+    fn announce(&self) {
+        for shown in self.current.shown() {
+            log::info!("certificate loaded {shown}");
+        }
+        self.warn_of_expiry();
+    }
+
+    fn read(&mut self) -> Result<Certificates, CertificatesError> {
+        // A ticket speaks for the certificate that its client once showed: authorities that have
+        // changed since have not seen it.
+        if self.config.tls_client_ca.is_some() {
+            self.tickets = Tickets::new()?;
+        }
+        Certificates::load(&self.config, &self.tickets)
+    }
+
+    fn publish_expiry(&self) {
+        if let Some(first) = self.current.first_to_expire() {
+            let reloads = self.registry.reloads();
+            reloads.set_certificate_expires(first.expires);
+        }
+    }
+
+    fn warn_of_expiry(&self) {
+        for shown in self.current.shown() {
+            match shown.days_left() {
+                ..0 => log::error!("certificate has expired, renew it {shown}"),
+                0..WARN_DAYS => log::warn!("certificate expires soon, renew it {shown}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What tells that a file has changed: its time and its length.
+fn look(config: &Config) -> Vec<Option<(SystemTime, u64)>> {
+    let files = config.tls_cert.iter().chain(&config.tls_key);
+    let of = |file: &PathBuf| {
+        let facts = fs::metadata(file).ok()?;
+        Some((facts.modified().ok()?, facts.len()))
+    };
+    files.chain(&config.tls_client_ca).map(of).collect()
+}
