@@ -71,10 +71,6 @@ impl fmt::Display for Violation {
     }
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a server has many, each in a box already; one more would cost it 16 bytes"
-)]
 enum Side {
     Server(UnbufferedServerConnection),
     Client(UnbufferedClientConnection),
