@@ -3,6 +3,7 @@
 
 TARGETS=(x86_64-apple-darwin x86_64-unknown-freebsd)
 BROWSER=${SUITE_BROWSER:-chromium}
+FIREFOX=${SUITE_FIREFOX:-firefox-esr}
 
 # A part is current while its stamp names the requirements and the interpreter it was made with.
 current() {
@@ -30,6 +31,7 @@ missing_packages() {
   have npm || packages+=(npm)
   have prlimit || packages+=(util-linux)
   have curl || packages+=(curl)
+  have openssl || packages+=(openssl)
   echo "${packages[*]-}"
 }
 
@@ -58,14 +60,17 @@ PYTHON_PINS=tests/clients/python/requirements.txt
 wanted_python() { echo "$SUITE/python: $(pins $PYTHON_PINS)$(already python)"; }
 ready_python() { current python "$(find_python3)" $PYTHON_PINS; }
 
-install_python() {
-  local python
+install_python() { python_environment python $PYTHON_PINS; }
+
+# python_environment PART PINS: a virtual environment with exactly these packages.
+python_environment() {
+  local part=$1 pins=$2 python
   python=$(find_python3)
   [ -n "$python" ] || { echo "no Python 3.11 or newer with venv"; return 1; }
-  rm -rf "$SUITE/python"
-  "$python" -m venv "$SUITE/python"
-  "$SUITE/python/bin/pip" install --disable-pip-version-check --no-deps -r $PYTHON_PINS
-  stamp_of "$python" $PYTHON_PINS >"$SUITE/python/stamp"
+  rm -rf "${SUITE:?}/$part"
+  "$python" -m venv "$SUITE/$part"
+  "$SUITE/$part/bin/pip" install --disable-pip-version-check --no-deps -r "$pins"
+  stamp_of "$python" "$pins" >"$SUITE/$part/stamp"
 }
 
 # --- node clients -------------------------------------------------------------------------------
@@ -88,21 +93,46 @@ install_node() {
   stamp_of "$(node --version)" "${NODE_PINS[@]}" >"$SUITE/node/stamp"
 }
 
-# --- the browser that reads the report -----------------------------------------------------------
+# --- browsers -----------------------------------------------------------------------------------
+
+missing_browsers() {
+  local packages=()
+  have "$BROWSER" || packages+=(chromium)
+  have "$FIREFOX" || packages+=(firefox-esr)
+  # Makes the databases of authorities that both of them trust.
+  have certutil || packages+=(libnss3-tools)
+  echo "${packages[*]-}"
+}
 
 wanted_browser() {
-  if ready_browser; then echo "a browser is there: $(command -v "$BROWSER")"
-  else echo "distribution package: chromium"; fi
+  local missing
+  missing=$(missing_browsers)
+  if [ -z "$missing" ]; then echo "browsers are there: $BROWSER $FIREFOX"
+  else echo "distribution packages: $missing"; fi
 }
-ready_browser() { have "$BROWSER"; }
 
+ready_browser() { [ -z "$(missing_browsers)" ]; }
+
+# One after the other: not every distribution has all of them.
 install_browser() {
-  have apt-get || { echo "no apt-get here: install chromium"; return 1; }
-  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install chromium"; return 1; }
+  have apt-get || { echo "no apt-get here: install $(missing_browsers)"; return 1; }
+  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $(missing_browsers)"; return 1; }
   export DEBIAN_FRONTEND=noninteractive
+  local package failed=''
   apt-get update -q
-  apt-get install -q -y --no-install-recommends chromium
+  for package in $(missing_browsers); do
+    apt-get install -q -y --no-install-recommends "$package" || failed+=" $package"
+  done
+  [ -z "$failed" ] || { echo "apt-get cannot install$failed"; return 1; }
 }
+
+# --- what looks for weak TLS --------------------------------------------------------------------
+
+SCAN_PINS=tests/tls/scan/requirements.txt
+
+wanted_scan() { echo "$SUITE/scan: $(grep sslyze $SCAN_PINS) and what it needs$(already scan)"; }
+ready_scan() { current scan "$(find_python3)" $SCAN_PINS; }
+install_scan() { python_environment scan $SCAN_PINS; }
 
 # --- Autobahn -----------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
 # What scripts/million.sh asks of a machine: one line for each check, and N lowered to what fits.
-# Sourced by it: N, ENDS, SOURCE, CONNECTING and RAISED are its variables.
+# Sourced by it: N, ENDS, SOURCE, CONNECTING, TLS and RAISED are its variables.
 
 # row NAME FOUND NEEDED VERDICT
 row() {
@@ -73,7 +73,8 @@ server_fits() {
 # Nobody listens on port 1: what fits ends there, what does not fit before, with status 2.
 client_fits() {
   local status=0
-  "$SERVER" bench hold ws://127.0.0.1:1/echo --connections "$1" --progress off >/dev/null 2>&1 ||
+  "$SERVER" bench hold "ws${TLS:+s}://127.0.0.1:1/echo" ${TLS:+--insecure} --connections "$1" \
+    --progress off >/dev/null 2>&1 ||
     status=$?
   [ "$status" != 2 ]
 }
@@ -162,7 +163,7 @@ conntrack() {
 
 checks() {
   local files
-  echo "what $(grouped "$N") connections need"
+  echo "what $(grouped "$N") connections${TLS:+ over TLS} need"
   row '' found needed verdict
   CHECKS=()
   memory

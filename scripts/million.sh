@@ -2,13 +2,16 @@
 # A million connections to one server on one machine: checks what the machine allows, opens them,
 # holds them, sends one echo and one ping over each, closes them, and prints what it took.
 #
-#   scripts/million.sh [N] [--hold 20s] [--json FILE] [--report FILE.html] [--source LIST]
+#   scripts/million.sh [N] [--tls] [--hold 20s] [--json FILE] [--report FILE.html] [--source LIST]
 #   scripts/million.sh [N] --url ws://HOST:PORT/echo [--part 2/4] [--source LIST] ...
 #
 # N is 1000000, or 20000, 1_000_000, 100k, 2m; it is lowered where the machine has no room for it.
 # --url loads a server that runs already, --part 2/4 with the second of four shares of N while
 # other machines open the others. --source names the client's addresses, such as
 # 10.0.0.2,10.0.1.1-10.0.1.9: one for each 10,000 connections. Linux only; root is not needed.
+#
+# --tls does it over wss://, with a full handshake for each connection and a certificate made for
+# the occasion. With --url the scheme decides, and --insecure verifies no certificate.
 #
 # The caller's TIDEMILL_* variables reach the server; TIDEMILL_BIN is the binary that is run, else
 # target/release/tidemill, built when it is missing. Where it is allowed everything runs in a
@@ -22,12 +25,14 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 SERVER=${TIDEMILL_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release/tidemill}
 
 BYTES_PER_END=5000 # of a connection: half of 9.5 KB in the kernel and 0.5 KB in both processes
+BYTES_FOR_TLS=5000 # more: keys and buffers, half of the 9.5 KB that both processes hold
 PER_SOURCE=10000   # connections: a kernel is quick to find ports in one half of the range only
 SPARE=1024         # files and watches of whatever else starts meanwhile
 
-N=1000000 HOLD=20s JSON='' REPORT='' SOURCE='' URL='' PART=''
+N=1000000 HOLD=20s JSON='' REPORT='' SOURCE='' URL='' PART='' TLS='' INSECURE='' PLAIN=''
 ENDS=2 LOOPBACK=yes CONNECTING=512 SERVER_PID='' BENCH_PID='' INTERRUPTED=''
-LONGEST=null LONGEST_CPU=null TURNS=null LONG_TURNS=null NOTES=() RAISED=() CHECKS=()
+LONGEST=null LONGEST_CPU=null TURNS=null LONG_TURNS=null HANDSHAKES=null
+NOTES=() RAISED=() CHECKS=()
 declare -A FACTS=()
 
 ENVIRONMENT=(-u TIDEMILL_BIN TIDEMILL_LISTEN=127.0.0.1:0 TIDEMILL_ADMIN_LISTEN=
@@ -65,6 +70,8 @@ arguments() {
       --hold | --json | --report | --source | --url | --part)
         [ -n "${2-}" ] || fail 2 "$1 needs a value"
         flag=${1#--}; printf -v "${flag^^}" %s "$2"; shift ;;
+      --tls) TLS=yes ;;
+      --insecure) INSECURE=yes ;;
       [0-9]*) count "$1" ;;
       *) fail 2 "unknown argument $1; --help lists them all" ;;
     esac
@@ -72,7 +79,9 @@ arguments() {
   done
   [[ $HOLD =~ ^[0-9]+(ms|s|m|h)$ ]] || fail 2 "--hold $HOLD: a time such as 500ms, 20s or 2m"
   [ -z "$PART" ] || [ -n "$URL" ] || fail 2 "--part needs --url: the server that all parts load"
+  [ -z "$INSECURE" ] || [[ $URL = wss://* ]] || fail 2 "--insecure is for --url wss://…"
   [ -z "$URL" ] || target
+  [ -z "$TLS" ] || BYTES_PER_END=$((BYTES_PER_END + BYTES_FOR_TLS))
   [ -z "$JSON" ] || : >"$JSON" || fail 2 "--json $JSON: cannot be written"
 }
 
@@ -87,9 +96,13 @@ count() {
 
 # What --url and --part make of N: this machine's share, the last with what is left over.
 target() {
-  local part parts all=$N
-  [[ $URL =~ ^ws://(\[.+\]|[^]/:[]+)(:[0-9]+)?(/.*)?$ ]] || fail 2 "--url $URL: ws://HOST:PORT/echo"
-  case ${BASH_REMATCH[1]} in
+  local host part parts all=$N
+  [[ $URL =~ ^wss?://(\[.+\]|[^]/:[]+)(:[0-9]+)?(/.*)?$ ]] ||
+    fail 2 "--url $URL: ws://HOST:PORT/echo or wss://HOST:PORT/echo"
+  host=${BASH_REMATCH[1]}
+  if [[ $URL = wss://* ]]; then TLS=yes
+  elif [ -n "$TLS" ]; then fail 2 "--tls and --url $URL: TLS is wss://"; fi
+  case $host in
     127.*) ;;
     localhost | '[::1]') LOOPBACK='' ;;
     *) LOOPBACK='' ENDS=1 ;;
@@ -138,20 +151,34 @@ enter_larger_table() {
 
 # --- the run ------------------------------------------------------------------------------------
 
-# Sets SERVER_PID and URL.
+# A certificate for the server that this script starts, which then has a listener for it as well.
+certificate() {
+  "$ROOT/scripts/gen-certs" --dir "$WORK/certs" >"$WORK/gen-certs.log" ||
+    fail 1 "--tls needs a certificate"
+  ENVIRONMENT+=(TIDEMILL_TLS_LISTEN=127.0.0.1:0 TIDEMILL_TLS_CERT="$WORK/certs/cert.pem"
+    TIDEMILL_TLS_KEY="$WORK/certs/key.pem" TIDEMILL_TLS_SELF_SIGNED= TIDEMILL_TLS_CLIENT_CA=)
+  # It is ours: to verify it each time would only cost the client what the server could do with.
+  INSECURE=yes
+}
+
+# Sets SERVER_PID, PLAIN, where the metrics are, and URL.
 start_server() {
   local log=$WORK/server.log deadline=$((SECONDS + 20))
   : >"$log"
   "${APART[@]}" env "${ENVIRONMENT[@]}" TIDEMILL_MAX_CONNECTIONS="$N" "$SERVER" \
     >"$log" 2>&1 </dev/null &
   SERVER_PID=$!
-  until URL=$(grep -oEm1 'ws://127\.0\.0\.1:[0-9]+' "$log"); do
+  # The TLS listener, if any, is named after the plain one.
+  until PLAIN=$(endpoint ws "$log") && URL=$(endpoint "ws${TLS:+s}" "$log"); do
     kill -0 $SERVER_PID 2>/dev/null || fail 1 "the server ended at start"
-    [ $SECONDS -lt $deadline ] || fail 1 "the server printed no ws:// endpoint"
+    [ $SECONDS -lt $deadline ] || fail 1 "the server printed no ws${TLS:+s}:// endpoint"
     sleep 0.05
   done
   URL+=/echo
 }
+
+# endpoint SCHEME LOG: the first that the banner names.
+endpoint() { grep -oEm1 "\b$1://127\.0\.0\.1:[0-9]+" "$2"; }
 
 # Sets STATUS, and FACTS from the load generator's report.
 bench() {
@@ -160,6 +187,7 @@ bench() {
   [ -z "$SERVER_PID" ] || options+=(--server-pid "$SERVER_PID")
   [ -z "$REPORT" ] || options+=(--report "$REPORT")
   [ -z "$SOURCE" ] || options+=(--source "$SOURCE")
+  [ -z "$INSECURE" ] || options+=(--insecure)
   "${APART[@]}" "$SERVER" bench hold "$URL" "${options[@]}" </dev/null &
   BENCH_PID=$!
   while STATUS=0; wait $BENCH_PID || STATUS=$?; kill -0 $BENCH_PID 2>/dev/null; do :; done
@@ -185,27 +213,31 @@ flatten() {
     }'
 }
 
-# Sets LONGEST and LONGEST_CPU, in seconds, and TURNS and LONG_TURNS, those above 20 ms of CPU time,
-# once the server has seen the last connection go.
+# Sets LONGEST and LONGEST_CPU, in seconds, TURNS and LONG_TURNS, those above 20 ms of CPU time, and
+# HANDSHAKES, those of TLS by result, once the server has seen the last connection go.
 turns() {
   local deadline=$((SECONDS + 30)) open=1
   while [ "$open" != 0 ] && [ $SECONDS -lt $deadline ] && kill -0 $SERVER_PID 2>/dev/null; do
-    read -r open LONGEST LONGEST_CPU TURNS LONG_TURNS < <(metrics | awk '
+    read -r open LONGEST LONGEST_CPU TURNS LONG_TURNS HANDSHAKES < <(metrics | awk '
       /^tidemill_connections\{/ { open += $2 }
       /^tidemill_turn_longest_seconds\{/ { if ($2 + 0 >= wall + 0) wall = $2 }
       /^tidemill_turn_cpu_longest_seconds\{/ { if ($2 + 0 >= cpu + 0) cpu = $2 }
       /^tidemill_turn_cpu_seconds_count\{/ { all += $2 }
       /^tidemill_turn_cpu_seconds_bucket\{.*le="0.02"/ { short += $2 }
+      /^tidemill_tls_handshakes_total\{/ {
+        split($1, name, "\"")
+        tls = tls (tls ? "," : "{") "\"" name[2] "\":" $2
+      }
       END {
         print NR ? open + 0 : 1, wall == "" ? "null" : wall, cpu == "" ? "null" : cpu,
-          all ? all : "null", all ? all - short : "null"
+          all ? all : "null", all ? all - short : "null", tls ? tls "}" : "null"
       }')
     [ "$open" = 0 ] || sleep 0.5
   done
 }
 
 metrics() (
-  address=${URL#ws://} address=${address%/echo}
+  address=${PLAIN#ws://}
   exec 3<>"/dev/tcp/${address/://}"
   printf 'GET /metrics HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$address" >&3
   timeout 20 cat <&3
@@ -230,7 +262,10 @@ answers() {
 }
 
 table() {
-  local phase i cpu=''
+  local phase i cpu='' handshakes=()
+  if [ -n "$TLS" ] && [ "$HANDSHAKES" != null ]; then
+    handshakes=('TLS handshakes' "$(sed 's/[{}"]//g; s/:/ /g; s/,/, /g' <<<"$HANDSHAKES")")
+  fi
   for ((i = 0; i < 9; i++)); do
     phase=${FACTS[phases.$i.name]-}
     [ -z "$phase" ] || cpu+="${cpu:+, }$phase $(fact '%.1f s' "phases.$i.server_cpu_seconds")"
@@ -239,6 +274,7 @@ table() {
   printf '  %-15s %s\n' \
     connections "$(fact %d connections.opened) of $(grouped "$N")" \
     failures "$(fact %d connections.failed) failed, $(fact %d connections.lost) lost" \
+    "${handshakes[@]}" \
     speed "$(fact '%.0f a second' connections.per_second), $(fact '%.1f s' connections.seconds)" \
     'server memory' "$(fact '%.0f bytes a connection' server.rss_per_connection)" \
     'kernel memory' "$(fact '%.0f bytes a connection, both ends' kernel.per_connection)" \
@@ -254,7 +290,7 @@ result_json() {
   for text in "${NOTES[@]}"; do notes+=("$(quote "$text")"); done
   printf '{"bench":%s,"turns":{"longest_seconds":%s,"longest_cpu_seconds":%s,"count":%s,' \
     "$(<"$WORK/bench.json")" "$LONGEST" "$LONGEST_CPU" "$TURNS"
-  printf '"above_20ms_cpu":%s},' "$LONG_TURNS"
+  printf '"above_20ms_cpu":%s},"tls_handshakes":%s,' "$LONG_TURNS" "$HANDSHAKES"
   printf '"checks":{%s},"notes":[%s]}\n' "${CHECKS[*]}" "${notes[*]}"
 }
 
@@ -312,6 +348,7 @@ fi
 WORK=$(mktemp -d)
 trap finish EXIT
 trap interrupt INT TERM HUP PIPE
+if [ -n "$TLS" ] && [ -z "$URL" ]; then certificate; fi
 checks
 here=''
 if [ -z "$URL" ]; then here=yes; start_server; fi

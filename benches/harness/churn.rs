@@ -163,7 +163,8 @@ impl Peer {
     }
 }
 
-fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
+/// Sends a request that any new socket has room for.
+pub(crate) fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
     match socket::send(socket, bytes)? {
         sent if sent == bytes.len() => Ok(()),
         _ => Err(io::Error::other(
@@ -173,7 +174,7 @@ fn send_all(socket: &Socket, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Resets the connection and leaves the socket as if new.
-fn disconnect(socket: &Socket) -> io::Result<()> {
+pub(crate) fn disconnect(socket: &Socket) -> io::Result<()> {
     let nowhere = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as u16,
         sa_data: [0; 14],

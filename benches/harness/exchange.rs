@@ -170,8 +170,7 @@ impl Peer {
         if expected == 0 {
             return Ok(false);
         }
-        let compare = script.reply.len() <= COMPARED_BYTES_MAX
-            || self.sequence.is_multiple_of(COMPARED_EVERY);
+        let compare = script.compares(self.sequence);
         let take = if compare { Take::Bytes } else { Take::Count };
         let Some(received) = socket::receive(&self.socket, &mut buffer[..=expected], take)? else {
             return Ok(false);
@@ -196,14 +195,14 @@ impl Peer {
 }
 
 /// The frames of one batch, there and back.
-struct Script {
-    in_flight: usize,
-    request: Frames,
-    reply: Frames,
+pub(crate) struct Script {
+    pub in_flight: usize,
+    pub request: Frames,
+    pub reply: Frames,
 }
 
 impl Script {
-    fn new(exchange: Exchange) -> Self {
+    pub fn new(exchange: Exchange) -> Self {
         let payload: Vec<u8> = (0..exchange.payload_bytes.max(STAMP_BYTES))
             .map(|index| b'a' + (index % 26) as u8)
             .collect();
@@ -226,11 +225,16 @@ impl Script {
             reply: Frames::new(reply, payload, exchange.in_flight, 0),
         }
     }
+
+    /// Whether the replies of that batch are compared byte by byte.
+    pub fn compares(&self, sequence: u32) -> bool {
+        self.reply.len() <= COMPARED_BYTES_MAX || sequence.is_multiple_of(COMPARED_EVERY)
+    }
 }
 
 /// Equal frames behind one another, prepared but for their stamps.
-struct Frames {
-    bytes: Vec<u8>,
+pub(crate) struct Frames {
+    pub bytes: Vec<u8>,
     frame_bytes: usize,
     header_bytes: usize,
     /// Of a stamp; it opens the payload, so the frame's mask begins with it.
@@ -249,12 +253,12 @@ impl Frames {
         }
     }
 
-    fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Marks each message as one of that connection and batch.
-    fn stamp(&mut self, index: usize, sequence: u32) {
+    pub fn stamp(&mut self, index: usize, sequence: u32) {
         for (number, frame) in self.bytes.chunks_exact_mut(self.frame_bytes).enumerate() {
             let stamp = stamp(index, sequence, number) ^ self.mask;
             frame[self.header_bytes..][..STAMP_BYTES].copy_from_slice(&stamp.to_be_bytes());

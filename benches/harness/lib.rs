@@ -15,4 +15,6 @@ pub mod selection;
 pub mod servers;
 pub mod socket;
 pub mod tables;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod workload;

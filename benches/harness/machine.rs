@@ -24,6 +24,20 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
     }
 }
 
+/// Puts the calling thread before all others of its core, but for what it starts.
+///
+/// # Errors
+/// The right to do so is missing.
+pub fn run_in_real_time() -> io::Result<()> {
+    let first = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `first` lives through the call.
+    match unsafe { libc::sched_setscheduler(0, policy, &first) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Has the kernel kill the calling process when the thread that started it ends.
 ///
 /// # Errors

@@ -42,11 +42,6 @@ impl Measurement {
     }
 }
 
-enum Client {
-    Echo(EchoLoad),
-    Churn(ChurnLoad),
-}
-
 /// Starts `kind` and loads it for `duration`.
 ///
 /// # Errors
@@ -60,11 +55,32 @@ pub fn measure(
     let context =
         |error| io::Error::other(format!("{} under {}: {error}", kind.name, workload.name));
     let server = Server::start(kind)?;
-    let mut client = Client::open(&server, workload.load, payload).map_err(context)?;
+    let client = open(&server, workload.load, payload).map_err(context)?;
+    of_client(&server, client, duration).map_err(context)
+}
+
+/// A client that has opened its connections.
+pub trait Client {
+    /// Loads the server for `duration`.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and anything wrong about an answer.
+    fn run(&mut self, duration: Duration) -> io::Result<Outcome>;
+}
+
+/// Has `client` load `server` for `duration`.
+///
+/// # Errors
+/// The server ends, a message is lost or changed.
+pub fn of_client(
+    server: &Server,
+    mut client: Box<dyn Client>,
+    duration: Duration,
+) -> io::Result<Measurement> {
     let cpu_before = server.settle()?;
     let ticks_before = server.clock.user_and_system_ticks()?;
     let before = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
-    let outcome = client.run(duration).map_err(context)?;
+    let outcome = client.run(duration)?;
     let after = [CoreTimes::now(SERVER_CORE)?, CoreTimes::now(CLIENT_CORE)?];
     let cpu = server.settle()? - cpu_before;
     let ticks = server.clock.user_and_system_ticks()?;
@@ -88,31 +104,32 @@ pub fn measure(
     })
 }
 
-impl Client {
-    fn open(server: &Server, load: Load, payload: Payload) -> io::Result<Self> {
-        Ok(match load {
-            Load::Echo {
-                connections,
+fn open(server: &Server, load: Load, payload: Payload) -> io::Result<Box<dyn Client>> {
+    Ok(match load {
+        Load::Echo {
+            connections,
+            payload_bytes,
+            in_flight,
+        } => {
+            let exchange = Exchange {
                 payload_bytes,
                 in_flight,
-            } => {
-                let exchange = Exchange {
-                    payload_bytes,
-                    in_flight,
-                    payload,
-                };
-                Self::Echo(EchoLoad::open(server.address, connections, exchange)?)
-            }
-            Load::Churn { connections } => {
-                Self::Churn(ChurnLoad::open(server.address, connections)?)
-            }
-        })
-    }
-
-    fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
-        match self {
-            Self::Echo(load) => load.run(duration),
-            Self::Churn(load) => load.run(duration),
+                payload,
+            };
+            Box::new(EchoLoad::open(server.address, connections, exchange)?)
         }
+        Load::Churn { connections } => Box::new(ChurnLoad::open(server.address, connections)?),
+    })
+}
+
+impl Client for EchoLoad {
+    fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
+        self.run(duration)
+    }
+}
+
+impl Client for ChurnLoad {
+    fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
+        self.run(duration)
     }
 }

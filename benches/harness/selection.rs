@@ -9,8 +9,8 @@ use crate::servers::{FLOOR, Kind, Variables};
 /// The options.
 #[derive(Args)]
 pub struct Selection {
-    /// Servers to run, by name: floor, tidemill, tidemill-before, tokio-tungstenite,
-    /// fastwebsockets, and those of --extra.
+    /// Servers to run, by the names in the report, those of --extra among them; an unknown name is
+    /// answered with all there are.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
     /// The tidemill to measure [default: the release build of this tree].
@@ -19,7 +19,8 @@ pub struct Selection {
     /// An earlier tidemill to compare it with.
     #[arg(long, value_name = "PATH")]
     tidemill_before: Option<PathBuf>,
-    /// Another server, which echoes at /echo, with {port} where its port belongs.
+    /// Another server, which echoes at /echo, with {port} where its port belongs, and over TLS
+    /// {cert} and {key} where the paths of those files do.
     #[arg(long, value_name = "NAME=COMMAND")]
     extra: Vec<String>,
 }
@@ -43,20 +44,31 @@ impl Selection {
         default: &[&str],
         variables: Variables,
     ) -> Result<Vec<Kind>, String> {
-        let wanted = |name: &str, given: bool| match &self.servers[..] {
-            [] => given || default.contains(&name),
-            servers => servers.iter().any(|server| server == name),
-        };
-        let mut kinds = vec![
+        let peers = vec![
             Kind::peer(FLOOR, binaries.floor),
             Kind::peer("tokio-tungstenite", binaries.tokio_tungstenite),
             Kind::peer("fastwebsockets", binaries.fastwebsockets),
         ];
+        self.among(peers, default, variables)
+    }
+
+    /// The same with other peers, of which the floor is the first.
+    ///
+    /// # Errors
+    /// Those of [`Self::kinds`].
+    pub fn among(
+        &self,
+        peers: Vec<Kind>,
+        default: &[&str],
+        variables: Variables,
+    ) -> Result<Vec<Kind>, String> {
+        let known: Vec<_> = peers.iter().map(|kind| kind.name.clone()).collect();
+        let wanted = |name: &str, given| self.wants(name, given || default.contains(&name));
+        let mut kinds = peers;
         kinds.retain(|kind| wanted(&kind.name, false));
         let mut extras = Vec::new();
         if wanted("tidemill", self.tidemill.is_some()) {
-            let path = self.tidemill.clone().unwrap_or_else(release_build);
-            extras.push(Kind::tidemill("tidemill", &from_here(&path), variables)?);
+            extras.push(self.tidemill("tidemill", variables)?);
         }
         if let Some(before) = &self.tidemill_before
             && wanted("tidemill-before", true)
@@ -80,9 +92,30 @@ impl Selection {
             .iter()
             .find(|name| kinds.iter().all(|kind| kind.name != **name))
         {
-            Some(unknown) => Err(format!("no server {unknown}: see --help")),
+            Some(unknown) => Err(format!(
+                "no server {unknown}, there is {}, tidemill, and what --tidemill-before and \
+                 --extra name",
+                known.join(", ")
+            )),
             None => Ok(kinds),
         }
+    }
+
+    /// Whether a server runs, `by_default` where none are named.
+    pub fn wants(&self, name: &str, by_default: bool) -> bool {
+        match &self.servers[..] {
+            [] => by_default,
+            servers => servers.iter().any(|server| server == name),
+        }
+    }
+
+    /// The tidemill to measure, by another name if need be.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn tidemill(&self, name: &str, variables: Variables) -> Result<Kind, String> {
+        let path = self.tidemill.clone().unwrap_or_else(release_build);
+        Kind::tidemill(name, &from_here(&path), variables)
     }
 }
 

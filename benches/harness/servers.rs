@@ -26,6 +26,8 @@ pub type Variables = &'static [(&'static str, &'static str)];
 pub struct Kind {
     pub name: String,
     start: Start,
+    /// Certificate and key of a server that speaks TLS only.
+    secured_with: Option<[PathBuf; 2]>,
 }
 
 #[derive(Clone, Debug)]
@@ -34,7 +36,7 @@ enum Start {
     Peer(PathBuf),
     /// Configured by its environment, the variables of the benchmark among it.
     Tidemill(PathBuf, Variables),
-    /// A program and its arguments, `{port}` in any of them.
+    /// A program and its arguments, `{port}`, `{cert}` and `{key}` in any of them.
     Command(Vec<String>),
 }
 
@@ -44,6 +46,7 @@ impl Kind {
         Self {
             name: name.into(),
             start: Start::Peer(program.into()),
+            secured_with: None,
         }
     }
 
@@ -62,6 +65,7 @@ impl Kind {
         Ok(Self {
             name: name.into(),
             start: Start::Tidemill(program.into(), variables),
+            secured_with: None,
         })
     }
 
@@ -79,7 +83,18 @@ impl Kind {
         Ok(Self {
             name: name.into(),
             start: Start::Command(words),
+            secured_with: None,
         })
+    }
+
+    /// The same server over TLS. One of this package takes the files as arguments.
+    pub fn secured(mut self, certificate: PathBuf, key: PathBuf) -> Self {
+        self.secured_with = Some([certificate, key]);
+        self
+    }
+
+    pub fn is_secured(&self) -> bool {
+        self.secured_with.is_some()
     }
 
     /// What starts it, and where it will listen unless it reports that itself.
@@ -89,12 +104,35 @@ impl Kind {
             Start::Peer(program) => {
                 let mut command = Command::new(program);
                 command.arg(local(0).to_string()).stdout(Stdio::piped());
+                command.args(self.secured_with.iter().flatten());
                 return Ok((command, None));
             }
-            Start::Tidemill(program, variables) => tidemill(program, address, variables),
+            Start::Tidemill(program, variables) => {
+                let mut command = tidemill(program, address, variables);
+                if let Some([certificate, key]) = &self.secured_with {
+                    command
+                        .env("TIDEMILL_LISTEN", "off")
+                        .env("TIDEMILL_TLS_LISTEN", address.to_string())
+                        .env("TIDEMILL_TLS_CERT", certificate)
+                        .env("TIDEMILL_TLS_KEY", key);
+                }
+                command
+            }
             Start::Command(words) => {
                 let port = address.port().to_string();
-                let mut words = words.iter().map(|word| word.replace("{port}", &port));
+                let files = self.secured_with.iter().flatten();
+                let files = files.map(|file| file.display().to_string());
+                let places = ["{port}", "{cert}", "{key}"];
+                let values: Vec<_> = places
+                    .into_iter()
+                    .zip([port].into_iter().chain(files))
+                    .collect();
+                let fill = |word: &String| {
+                    values.iter().fold(word.clone(), |word, (place, value)| {
+                        word.replace(place, value)
+                    })
+                };
+                let mut words = words.iter().map(fill);
                 let mut command = Command::new(words.next().unwrap_or_default());
                 command.args(words);
                 command
@@ -118,11 +156,22 @@ impl Server {
     /// # Errors
     /// It does not start, ends, or does not answer within [`PATIENCE`].
     pub fn start(kind: &Kind) -> io::Result<Self> {
-        let context = |error| io::Error::other(format!("{}: {error}", kind.name));
-        Self::launch(kind).map_err(context)
+        Self::start_with(kind, |server| socket::close(&socket::open(server, None)?))
     }
 
-    fn launch(kind: &Kind) -> io::Result<Self> {
+    /// The same with another first connection; it is tried again while nobody listens.
+    ///
+    /// # Errors
+    /// Those of [`Self::start`], and those of `visit`.
+    pub fn start_with(
+        kind: &Kind,
+        visit: impl FnMut(SocketAddr) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let context = |error| io::Error::other(format!("{}: {error}", kind.name));
+        Self::launch(kind, visit).map_err(context)
+    }
+
+    fn launch(kind: &Kind, visit: impl FnMut(SocketAddr) -> io::Result<()>) -> io::Result<Self> {
         let (mut command, address) = kind.command()?;
         command.stdin(Stdio::null());
         // SAFETY: both are plain system calls, which a forked child may make.
@@ -142,7 +191,7 @@ impl Server {
         if address.is_none() {
             server.address = server.reported_address()?;
         }
-        server.warm_up()?;
+        server.warm_up(visit)?;
         Ok(server)
     }
 
@@ -158,11 +207,11 @@ impl Server {
     }
 
     /// Opens, uses and closes a first connection, once the server listens.
-    fn warm_up(&mut self) -> io::Result<()> {
+    fn warm_up(&mut self, mut visit: impl FnMut(SocketAddr) -> io::Result<()>) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match socket::open(self.address, None) {
-                Ok(socket) => return socket::close(&socket),
+            match visit(self.address) {
+                Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(error),
             }

@@ -24,6 +24,9 @@ pub const CLOSE: [u8; 8] = [
 /// The answer to [`CLOSE`].
 pub const CLOSE_REPLY: [u8; 4] = [0x88, 2, 3, 232];
 
+/// The answer to [`echo_request`].
+pub const ECHO_REPLY: [u8; 22] = *b"\x82\x14twenty bytes of text";
+
 /// The mask of every frame that the clients send.
 pub const MASK: [u8; 4] = [0x5a, 0xc3, 0x96, 0x0f];
 
@@ -76,23 +79,25 @@ pub fn open(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Socket> 
 /// # Errors
 /// What the kernel refuses, and any other answer but for pings before it.
 pub fn echo(mut socket: &Socket) -> io::Result<()> {
-    let payload = *b"twenty bytes of text";
-    let mut request = [&[0x82, 0x80 | 20][..], &MASK, &payload].concat();
-    for (byte, mask) in request[6..].iter_mut().zip(MASK.iter().cycle()) {
-        *byte ^= mask;
-    }
-    socket.write_all(&request)?;
-    let expected = [&[0x82, 20][..], &payload].concat();
+    socket.write_all(&echo_request())?;
     let mut reply = Vec::new();
-    while without_pings(&reply).len() < expected.len() {
+    while without_pings(&reply).len() < ECHO_REPLY.len() {
         receive_more(socket, &mut reply)?;
     }
-    match without_pings(&reply) == expected {
+    match without_pings(&reply) == ECHO_REPLY {
         true => Ok(()),
         false => Err(io::Error::other(format!(
             "a message came back changed: {reply:?}"
         ))),
     }
+}
+
+/// A masked binary message of twenty bytes.
+pub fn echo_request() -> Vec<u8> {
+    let [first, length, payload @ ..] = ECHO_REPLY;
+    let masked = payload.iter().zip(MASK.iter().cycle());
+    let masked: Vec<_> = masked.map(|(byte, mask)| byte ^ mask).collect();
+    [&[first, 0x80 | length][..], &MASK, &masked].concat()
 }
 
 /// Says goodbye over a blocking socket and waits for the answer and the end.
@@ -202,6 +207,24 @@ pub fn receive(socket: &Socket, room: &mut [u8], take: Take) -> io::Result<Optio
     }
 }
 
+/// Waits until there is something to receive, or the end.
+///
+/// # Errors
+/// None within [`PATIENCE`].
+pub fn wait_readable(socket: RawFd) -> io::Result<()> {
+    let mut socket = libc::pollfd {
+        fd: socket,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: `socket` lives through the call.
+    match unsafe { libc::poll(&mut socket, 1, PATIENCE.as_millis() as libc::c_int) } {
+        1 => Ok(()),
+        0 => Err(io::Error::other(format!("no answer for {PATIENCE:?}"))),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether received bytes are wanted, or only their number: tcp(7) drops them with MSG_TRUNC.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Take {
@@ -275,7 +298,35 @@ impl Epoll {
     /// # Errors
     /// None within [`PATIENCE`]: whatever is in flight is lost.
     pub fn wait(&mut self) -> io::Result<usize> {
-        let patience_ms = PATIENCE.as_millis() as libc::c_int;
+        match self.poll(PATIENCE.as_millis() as libc::c_int)? {
+            0 => Err(io::Error::other(format!(
+                "messages were lost: no answer for {PATIENCE:?}"
+            ))),
+            ready => Ok(ready),
+        }
+    }
+
+    /// Waits for edges for at most `timeout`, to the nanosecond, and returns how many there are.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn wait_for(&mut self, timeout: Duration) -> io::Result<usize> {
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let mut set = libc::pollfd {
+            fd: self.set.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // An error shows again in the call that follows, and an interruption is no edge.
+        // SAFETY: both structures live through the call; there is no signal mask.
+        unsafe { libc::ppoll(&mut set, 1, &timeout, std::ptr::null()) };
+        self.poll(0)
+    }
+
+    fn poll(&mut self, timeout_ms: libc::c_int) -> io::Result<usize> {
         let room = self.events.len() as libc::c_int;
         loop {
             // SAFETY: `events` has room for the number of events given.
@@ -284,16 +335,11 @@ impl Epoll {
                     self.set.as_raw_fd(),
                     self.events.as_mut_ptr(),
                     room,
-                    patience_ms,
+                    timeout_ms,
                 )
             };
             match ready {
-                1.. => return Ok(ready as usize),
-                0 => {
-                    return Err(io::Error::other(format!(
-                        "messages were lost: no answer for {PATIENCE:?}"
-                    )));
-                }
+                0.. => return Ok(ready as usize),
                 _ => match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => {}
                     error => return Err(error),

@@ -121,7 +121,7 @@ fn quietest(rounds: &[Measurement]) -> &Measurement {
     least.expect("a report follows a round at least")
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     if values.len() % 2 == 1 {

@@ -164,9 +164,9 @@ fn options(name: &str, given: &Given<'_>) -> Result<Options, String> {
 
 fn authorities(given: &Given<'_>) -> Result<Option<Authorities>, String> {
     match (given.get("ca"), given.has("insecure")) {
-        (Some(_), true) => {
-            Err("--ca and --insecure exclude each other: whoever is believed signs all".to_owned())
-        }
+        (Some(_), true) => Err(
+            "--ca and --insecure exclude each other: one verifies, the other does not".to_owned(),
+        ),
         (Some(file), false) => Ok(Some(Authorities::File(file.into()))),
         (None, true) => Ok(Some(Authorities::Anybody)),
         (None, false) => Ok(None),

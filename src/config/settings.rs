@@ -31,8 +31,8 @@ pub struct Config {
     /// A file with the authorities that sign the certificates of clients, PEM. `None`: clients are
     /// not asked for one.
     pub tls_client_ca: Option<PathBuf>,
-    /// Whether a client must show one.
-    pub tls_client_auth: ClientAuth,
+    /// Whether a client must show one. `None`: it must, where there are authorities.
+    pub tls_client_auth: Option<ClientAuth>,
     /// How often the files are looked at for a change.
     pub tls_reload_interval: Option<Duration>,
     /// Share the port with a process that already listens on it, instead of ending with an error.
@@ -181,7 +181,7 @@ impl Config {
             tls_key: Vec::new(),
             tls_self_signed: false,
             tls_client_ca: None,
-            tls_client_auth: ClientAuth::Required,
+            tls_client_auth: None,
             tls_reload_interval: None,
             takeover: false,
             reactors: None,

@@ -104,16 +104,19 @@ pub(super) const CLIENT_AUTH: Spec = Spec {
     name: "tls-client-auth",
     group: Group::Tls,
     placeholder: "HOW",
-    preset: Preset::Value("required"),
+    preset: Preset::Decided("required"),
     help: "With TLS_CLIENT_CA: whether a client may come without a certificate",
     reason: "",
     kind: Kind::Text(Text {
         allowed: "required or optional",
         read: |text, config| {
-            config.tls_client_auth = value::word(text, CLIENT_AUTH_WORDS)?;
+            config.tls_client_auth = Some(value::word(text, CLIENT_AUTH_WORDS)?);
             Ok(())
         },
-        show: |config| value::spelling(config.tls_client_auth, CLIENT_AUTH_WORDS).to_owned(),
+        show: |config| {
+            let shown = |auth| value::spelling(auth, CLIENT_AUTH_WORDS).to_owned();
+            config.tls_client_auth.map_or_else(String::new, shown)
+        },
     }),
 };
 

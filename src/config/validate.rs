@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::error::ConfigError;
-use super::settings::{Accept, ClientAuth, Config, DefaultPath, Dialect, FdTables};
+use super::settings::{Accept, Config, DefaultPath, Dialect, FdTables};
 use super::source::Source;
 use super::table::OPTIONS;
 use super::text;
@@ -134,8 +134,8 @@ impl Config {
             "TIDEMILL_TLS_SELF_SIGNED and TIDEMILL_TLS_CERT exclude each other; unset the first \
              to show the certificates, which a client can trust"
                 .to_owned()
-        } else if self.tls_client_ca.is_none() && self.tls_client_auth == ClientAuth::Optional {
-            "TIDEMILL_TLS_CLIENT_AUTH=optional asks nobody for a certificate without \
+        } else if self.tls_client_ca.is_none() && self.tls_client_auth.is_some() {
+            "TIDEMILL_TLS_CLIENT_AUTH asks nobody for a certificate without \
              TIDEMILL_TLS_CLIENT_CA; name a file of authorities there"
                 .to_owned()
         } else if !self.tls_listen.is_empty() && !self.tls_self_signed && certificates == 0 {

@@ -113,9 +113,10 @@ pub struct Options {
     /// Headers of the handshake.
     pub headers: Vec<(String, String)>,
     pub protocols: Vec<String>,
-    /// Who may have signed the server's certificate; none is the system's, and belongs to `ws://`.
+    /// Who may have signed the server's certificate, for a `wss://` URL alone; without, whoever the
+    /// system believes.
     pub authorities: Option<Authorities>,
-    /// Whether TLS connections resume where they can: each handshake is a full one otherwise.
+    /// Whether TLS sessions are resumed where they can be; each handshake is a full one otherwise.
     pub resume: bool,
     pub server_pid: Option<u32>,
     /// After holding: one echo over each connection, at most so many out at once.

@@ -3,7 +3,9 @@
 use std::io;
 
 use super::plan::{Mode, Options, PlanError};
-use crate::transport::tls::{Agreement, Authorities, Handshake, ServerName, Session, Trust};
+use crate::transport::tls::{
+    Agreement, Authorities, Distrust, Handshake, ServerName, Session, Trust,
+};
 
 /// What all connections of a run have in common.
 #[derive(Clone, Debug)]
@@ -46,7 +48,7 @@ impl Secure {
             Ok(trust) => trust,
             Err(problem) if authorities.is_none() => {
                 return wrong(format!(
-                    "{problem}: give authorities with --ca FILE, or verify nothing with --insecure"
+                    "{problem}: name some with --ca FILE, or verify nothing with --insecure"
                 ));
             }
             Err(problem) => return wrong(format!("--ca {problem}")),
@@ -74,8 +76,8 @@ pub struct Handshakes {
     pub resumed: u64,
     /// By the first of them.
     pub agreement: Option<Agreement>,
-    /// Whether there was a server whose certificate was not accepted.
-    pub is_distrusted: bool,
+    /// Why the server's certificate was not accepted, the first time that it was not.
+    pub distrust: Option<Distrust>,
 }
 
 impl Handshakes {
@@ -96,7 +98,7 @@ impl Handshakes {
         if self.agreement.is_none() {
             self.agreement.clone_from(&other.agreement);
         }
-        self.is_distrusted |= other.is_distrusted;
+        self.distrust = self.distrust.or(other.distrust);
     }
 }
 
@@ -145,13 +147,13 @@ mod tests {
             authorities: Some(Authorities::File("/nowhere/ca.pem".into())),
             ..options("wss://127.0.0.1:1/")
         };
-        let problem = problem(&missing);
-        assert!(problem.starts_with("--ca /nowhere/ca.pem: "), "{problem}");
+        let said = problem(&missing);
+        assert!(said.starts_with("--ca /nowhere/ca.pem: "), "{said}");
         let nobody = Options {
             authorities: Some(Authorities::Anybody),
             ..options("wss://a..b/")
         };
-        let problem = super::tests::problem(&nobody);
-        assert!(problem.starts_with("URL \"wss://a..b/\": "), "{problem}");
+        let said = problem(&nobody);
+        assert!(said.starts_with("URL \"wss://a..b/\": "), "{said}");
     }
 }

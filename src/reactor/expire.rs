@@ -161,6 +161,8 @@ impl<H: Handler> Core<H> {
             return self.bury(key, connection);
         }
         if is_between {
+            let transport = &mut connection.link.transport;
+            transport.close_notify(self.cork.seal());
             return self.bury(key, connection);
         }
         self.block.timeout(Timeout::Handshake);

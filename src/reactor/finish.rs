@@ -277,6 +277,7 @@ impl<H: Handler> Core<H> {
         if connection.link.flags.has(Flags::HANDSHAKING) {
             self.handshake_ended(&mut connection.link, TlsHandshake::Failed);
         }
+        connection.link.transport.forget();
         connection.link.stage = Stage::Dead;
         connection.link.outbox.clear();
         connection.link.unread = None;

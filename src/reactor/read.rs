@@ -200,8 +200,8 @@ impl<H: Handler> Core<H> {
                 }
                 link.since = self.now;
                 link.flags.set(Flags::FINISHING | Flags::REARM);
-                // Its pong may be under way, and must not be met by a reset.
-                if link.flags.has(Flags::PINGED) {
+                // Its pong may be under way, or its close_notify, and must not be met by a reset.
+                if link.flags.has(Flags::PINGED) || link.transport.tls().is_some() {
                     link.flags.set(Flags::LINGER);
                 }
                 Control::Close(close.code, close.reason)

@@ -23,6 +23,8 @@ use crate::sys;
 #[derive(Debug)]
 pub struct Transport {
     stream: TcpStream,
+    /// The TLS session is over: nothing is sent any more, for it would be in the clear.
+    is_over: bool,
     tls: Option<Box<Session>>,
 }
 
@@ -61,7 +63,11 @@ impl Receipt {
 
 impl Transport {
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, tls: None }
+        Self {
+            stream,
+            is_over: false,
+            tls: None,
+        }
     }
 
     /// Puts a TLS session over the socket, before anything was received.
@@ -122,7 +128,9 @@ impl Transport {
         };
         let (buffer, records) = buffer.split_at_mut(buffer.len() / 2);
         let received = session.receive(&self.stream, &mut Sink::new(message, buffer), records);
-        if let Ok(Received::Violation(_)) = received {
+        if let Ok(Received::Violation(violation)) = &received {
+            // Who never spoke TLS is answered in the clear.
+            self.is_over = !matches!(violation, Violation::PlainHttp);
             self.tls = None;
         }
         received
@@ -133,6 +141,7 @@ impl Transport {
     #[inline]
     pub fn send(&mut self, bytes: &[u8], seal: &mut SealBuffer) -> io::Result<usize> {
         match &mut self.tls {
+            None if self.is_over => Err(io::ErrorKind::NotConnected.into()),
             None => sent(retry(|| self.stream.write(bytes))),
             Some(session) => session.send(&self.stream, &[IoSlice::new(bytes)], seal),
         }
@@ -145,6 +154,7 @@ impl Transport {
         seal: &mut SealBuffer,
     ) -> io::Result<usize> {
         match &mut self.tls {
+            None if self.is_over => Err(io::ErrorKind::NotConnected.into()),
             None => sent(retry(|| self.stream.write_vectored(buffers))),
             Some(session) => session.send(&self.stream, buffers, seal),
         }
@@ -179,8 +189,14 @@ impl Transport {
     /// Ends the TLS session, if there is one, as its peer is told: before a close.
     pub fn close_notify(&mut self, seal: &mut SealBuffer) {
         if let Some(mut session) = self.tls.take() {
+            self.is_over = true;
             session.close(&self.stream, seal);
         }
+    }
+
+    /// Drops the TLS session, if there is one, without a word.
+    pub fn forget(&mut self) {
+        self.is_over |= self.tls.take().is_some();
     }
 
     /// Makes the close that follows throw away what the kernel still holds for a peer that does

@@ -2,6 +2,9 @@
 //! becomes of it against servers that end, refuse, say nothing or lie. Each report that comes out
 //! of any of these runs is also checked as a whole, in `report.rs`.
 
+#[expect(dead_code, reason = "the other target of this file needs all of it")]
+#[path = "../tls/authority.rs"]
+mod authority;
 mod ends;
 #[path = "../../examples/chat.rs"]
 #[expect(dead_code, reason = "the tests have a main of their own")]
@@ -20,6 +23,8 @@ mod raw;
 mod report;
 mod signals;
 mod strangers;
+mod tls;
+mod tls_faults;
 mod tool;
 #[expect(dead_code, reason = "the other target of this file needs all of it")]
 #[path = "../server/wire.rs"]

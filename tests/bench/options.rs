@@ -277,13 +277,48 @@ fn what_excludes_each_other_is_named() {
     }
 }
 
+/// Half of what was asked for would be a run of something else.
+#[test]
+fn flags_of_tls_without_tls_are_named() {
+    for mode in ["echo", "hold", "fanout", "connect"] {
+        expect_named(mode, &["--insecure"]);
+        expect_named(mode, &["--resume"]);
+        expect_named(mode, &["--ca", "/dev/null"]);
+    }
+    assert!(refused(&["echo", URL, "--insecure"]).contains("wss://"));
+}
+
+#[test]
+fn authorities_that_are_none_are_named() {
+    let url = URL.replace("ws://", "wss://");
+    let folder = std::env::temp_dir().join(format!("tidemill-ca-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    fs::write(path("empty"), "").unwrap();
+    fs::write(path("words"), "no certificate\n").unwrap();
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(path("broken"), broken).unwrap();
+    for file in ["none", "empty", "words", "broken", ""] {
+        let error = refused(&["echo", &url, "--ca", &path(file)]);
+        assert!(error.contains("--ca"), "{error}");
+        assert!(error.contains(&path(file)), "{error}");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    let error = refused(&["echo", &url, "--ca", "a", "--insecure"]);
+    assert!(error.contains("--ca") && error.contains("--insecure"));
+}
+
 #[test]
 fn a_url_that_is_none_is_named() {
     for (url, why) in [
         ("", "ws://"),
         ("localhost:7000", "ws://"),
         ("http://127.0.0.1:1/", "ws://"),
-        ("wss://127.0.0.1:1/", "wss://"),
+        ("https://127.0.0.1:1/", "wss://"),
+        ("wss://", "host"),
+        ("wss://127.0.0.1:65536/", "65536"),
+        ("wss://me@127.0.0.1:1/", "@"),
+        ("wss://a..b:1/", "host"),
         ("ws://", "host"),
         ("ws:///echo", "host"),
         ("ws://:80/", "host"),
@@ -331,6 +366,9 @@ fn help_is_no_error_and_names_each_flag() {
         "header",
         "origin",
         "protocol",
+        "ca",
+        "insecure",
+        "resume",
         "server-pid",
         "json",
         "report",

@@ -48,18 +48,29 @@ impl Raw {
     /// Receives the request of each connection, and leaves the rest to `host`. None from the guest
     /// means that it is gone.
     pub fn serve(host: impl Fn(Guest) -> Option<()> + Send + Sync + 'static) -> Self {
+        let guests = AtomicUsize::new(0);
+        Self::accept(move |stream| host(Guest::receive(stream, &guests)?))
+    }
+
+    /// Leaves each connection to `host` as it comes: also those who only look whether somebody
+    /// listens.
+    pub fn accept(host: impl Fn(TcpStream) -> Option<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, host) = (Arc::clone(&is_over), Arc::new(host));
-        let guests = Arc::new(AtomicUsize::new(0));
         let listening = thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                let (host, guests) = (Arc::clone(&host), Arc::clone(&guests));
-                let receive = move || host(Guest::receive(stream, &guests)?);
+                let host = Arc::clone(&host);
+                let receive = move || {
+                    stream.set_nodelay(true).ok()?;
+                    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+                    stream.set_write_timeout(Some(PATIENCE)).ok()?;
+                    host(stream)
+                };
                 thread::Builder::new()
                     .stack_size(128 * 1024)
                     .spawn(receive)
@@ -98,9 +109,6 @@ impl Drop for Raw {
 impl Guest {
     /// None for those who only look whether somebody listens.
     fn receive(mut stream: TcpStream, guests: &AtomicUsize) -> Option<Self> {
-        stream.set_nodelay(true).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.set_write_timeout(Some(PATIENCE)).ok()?;
         let mut request = Vec::new();
         let mut byte = [0];
         while !request.ends_with(b"\r\n\r\n") {

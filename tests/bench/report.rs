@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 /// The parts of a report, all of which are always there.
-const PARTS: [&str; 23] = [
+const PARTS: [&str; 24] = [
     "connections",
     "cpu",
     "errors",
@@ -26,6 +26,7 @@ const PARTS: [&str; 23] = [
     "server",
     "started",
     "sweep",
+    "tls",
     "tool",
     "url",
 ];

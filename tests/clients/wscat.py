@@ -1,6 +1,6 @@
 """Types into wscat at a terminal, as the README shows, and compares what appears.
 
-    wscat.py WSCAT URL
+    wscat.py WSCAT ARGUMENT...
 
 A pseudo-terminal rather than a pipe: only there does wscat show its prompt.
 """
@@ -57,8 +57,7 @@ class Terminal:
 
 
 def main() -> None:
-    wscat, url = sys.argv[1:]
-    terminal = Terminal(wscat, "-c", url)
+    terminal = Terminal(*sys.argv[1:])
     terminal.expect("Connected (press CTRL+C to quit)")
     terminal.expect(WELCOME)
     terminal.type("hello there\r")

@@ -60,9 +60,12 @@ impl End {
         ))
     }
 
-    /// Whether the server's certificate was not accepted.
-    pub fn is_distrust(&self) -> bool {
-        matches!(self, Self::Insecure(violation) if violation.is_of_certificate())
+    /// Why the server's certificate was not accepted, if that is why.
+    pub fn distrust(&self) -> Option<tls::Distrust> {
+        match self {
+            Self::Insecure(violation) => violation.distrust(),
+            _ => None,
+        }
     }
 }
 

@@ -397,7 +397,7 @@ impl Core {
 
     /// Counts the end of a connection, and what it takes with it.
     fn ended(&mut self, connection: &mut Connection, end: &End) {
-        self.findings.tls.is_distrusted |= end.is_distrust();
+        self.findings.tls.distrust = self.findings.tls.distrust.or(end.distrust());
         match std::mem::replace(&mut connection.stage, Stage::Dead) {
             Stage::Dead => {}
             Stage::Opening(_) => {

@@ -16,6 +16,7 @@ use super::{
     plan::{Mode, Options, Pace, Plan},
     tally::{Findings, Totals},
 };
+use crate::transport::tls::Distrust;
 
 /// A thread that is busy for this share of the time has no more to give.
 const SATURATED: f64 = 0.9;
@@ -159,12 +160,14 @@ impl Report {
         totals.failed + totals.lost + totals.messages_lost + probes_lost == 0 && errors == 0
     }
 
-    /// What to do about certificates that were not accepted, if there were any.
+    /// What to do about a certificate that was not accepted, if it was not.
     fn remedy(&self) -> Option<&'static str> {
-        let is_distrusted = self.findings.tls.is_distrusted;
-        is_distrusted.then_some(
-            "name who signed the certificate with --ca FILE, or verify nothing with --insecure",
-        )
+        self.findings.tls.distrust.map(|distrust| match distrust {
+            Distrust::UnknownIssuer => {
+                "name who signed the certificate with --ca FILE, or verify nothing with --insecure"
+            }
+            Distrust::Unfit => "verify nothing with --insecure, or mend the certificate",
+        })
     }
 
     /// The number of a phase and the phase.

@@ -205,7 +205,10 @@ fn pair(
         }
         pem::Error::NoItemsFound => of_key
             .error("no private key in it; expected a PEM file with a PKCS#8, PKCS#1 or SEC1 key"),
-        error => of_key.error(format!("{error}; expected a PEM file with a private key")),
+        error => of_key.error(format!(
+            "{}; expected a PEM file with a private key",
+            malformed(&error)
+        )),
     })?;
     let key = CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => of_key.error(format!(
@@ -220,8 +223,10 @@ fn pair(
 fn chain(of: Of<'_>) -> Result<Vec<CertificateDer<'static>>, CertificatesError> {
     let text = of.read()?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let chain =
-        chain.map_err(|error| of.error(format!("{error}; expected a PEM file of certificates")))?;
+    let chain = chain.map_err(|error| {
+        let problem = malformed(&error);
+        of.error(format!("{problem}; expected a PEM file of certificates"))
+    })?;
     match chain.is_empty() {
         true => Err(of.error("no certificate in it; expected a PEM file, the server's own first")),
         false => Ok(chain),
@@ -282,7 +287,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 
 fn client_verifier(
     file: &Path,
-    auth: ClientAuth,
+    auth: Option<ClientAuth>,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, CertificatesError> {
     let of = Of("TIDEMILL_TLS_CLIENT_CA", file);
@@ -294,8 +299,8 @@ fn client_verifier(
     }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     match auth {
-        ClientAuth::Required => verifier,
-        ClientAuth::Optional => verifier.allow_unauthenticated(),
+        None | Some(ClientAuth::Required) => verifier,
+        Some(ClientAuth::Optional) => verifier.allow_unauthenticated(),
     }
     .build()
     .map_err(|error| of.error(error))
@@ -325,6 +330,17 @@ fn self_signed(provider: &CryptoProvider) -> Result<(CertifiedKey, i64), Certifi
     let chain = vec![certificate.der().clone()];
     let key = CertifiedKey::from_der(chain, private, provider).map_err(internal)?;
     Ok((key, expires))
+}
+
+/// What is wrong with a PEM file. What is in it stays there: it may be a key.
+pub(super) fn malformed(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line",
+        pem::Error::IllegalSectionStart { .. } => "a section's BEGIN line is malformed",
+        pem::Error::Base64Decode(_) => "a section is no base64",
+        pem::Error::SectionTooLarge => "a section is too large",
+        _ => "no PEM file",
+    }
 }
 
 /// What no file is to blame for.

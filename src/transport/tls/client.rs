@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fmt, io,
+    fmt, fs, io,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -21,7 +21,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Session, Violation, provider};
+use super::{Session, Violation, certificates::malformed, provider};
 
 /// Whom a client believes, and whether it resumes.
 #[derive(Clone, Debug)]
@@ -131,13 +131,28 @@ impl Violation {
         format!("{BAD_CERTIFICATE}: {problem}")
     }
 
-    /// Whether the other side's certificate was not accepted.
-    pub fn is_of_certificate(&self) -> bool {
+    /// What was wrong with the other side's certificate, if that is what it was.
+    pub fn distrust(&self) -> Option<Distrust> {
         let Self::Protocol(error) = self else {
-            return false;
+            return None;
         };
-        matches!(**error, Error::InvalidCertificate(_))
+        match &**error {
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+                Some(Distrust::UnknownIssuer)
+            }
+            Error::InvalidCertificate(_) => Some(Distrust::Unfit),
+            _ => None,
+        }
     }
+}
+
+/// Why a certificate was not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distrust {
+    /// Nobody signed it who is believed.
+    UnknownIssuer,
+    /// Whoever signed it: out of its time, for another name, or not in order.
+    Unfit,
 }
 
 const BAD_CERTIFICATE: &str = "invalid peer certificate";
@@ -147,7 +162,7 @@ fn system_roots() -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(found.certs);
     match roots.is_empty() {
-        true => Err("this system has no authorities; name a file of them".to_owned()),
+        true => Err("this system knows no authorities".to_owned()),
         false => Ok(roots),
     }
 }
@@ -155,9 +170,9 @@ fn system_roots() -> Result<RootCertStore, String> {
 fn roots(file: &Path) -> Result<RootCertStore, String> {
     let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|error| failed(&error))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| failed(&error))?;
+    let text = fs::read(file).map_err(|error| failed(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| failed(&malformed(&error)))?;
         roots.add(certificate).map_err(|error| failed(&error))?;
     }
     match roots.is_empty() {

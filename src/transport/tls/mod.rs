@@ -16,7 +16,7 @@ mod suites;
 use std::sync::Arc;
 
 pub use certificates::{Certificates, CertificatesError, Tickets, subject};
-pub use client::{Agreement, Authorities, ServerName, Trust};
+pub use client::{Agreement, Authorities, Distrust, ServerName, Trust};
 use rustls::crypto::CryptoProvider;
 pub use seal::SealBuffer;
 pub use session::{Handshake, Session, Violation};

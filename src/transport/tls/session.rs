@@ -27,7 +27,7 @@ use crate::{
 const HELD_BYTES_MAX: usize = 64 * 1024;
 
 /// How much is received behind held bytes when it is not known how much is missing.
-const HELD_GROWTH_BYTES: usize = 4 * 1024;
+const HELD_GROWTH_BYTES: usize = 2 * 1024;
 
 /// Records that wait are few if they are no more than this: those of a handshake, or an answer of
 /// rustls to one.
@@ -233,8 +233,8 @@ impl Session {
             self.end = Some(Received::Violation(error));
         }
         self.begun = true;
-        // What rustls has to say to it: the next flight, or an alert. A client's last flight goes
-        // with the first bytes that are sent, which it is the first to send.
+        // What rustls has to say to it: the next flight, or an alert. A client's last flight waits
+        // for the request, which is the client's to send, and leaves in one call with it.
         let is_last = !was_open && self.handshake().is_some() && self.is_client();
         if (!is_last || self.end.is_some())
             && let Err(error) = self.flush(stream)
@@ -256,6 +256,9 @@ impl Session {
         if held.is_empty() {
             return (0, records);
         }
+        // What is held is bounded, and what is opened of it fits the sink.
+        let growth = HELD_GROWTH_BYTES.max(held.len());
+        let growth = growth.min(HELD_BYTES_MAX + 1 - held.len());
         let missing = match held {
             [_, _, _, high, low, ..] if self.handshake().is_some() => {
                 let length = usize::from(u16::from_be_bytes([*high, *low]));
@@ -264,9 +267,12 @@ impl Session {
             _ => None,
         };
         match missing {
-            Some(missing @ 1..) => (missing, records.saturating_sub(held.len() + missing)),
-            // Of a handshake, nobody knows how long it gets.
-            _ => (HELD_GROWTH_BYTES, 0),
+            Some(missing @ 1..) if missing <= growth => {
+                (missing, records.saturating_sub(held.len() + missing))
+            }
+            // An announcement is no reason to reserve so much; and of a handshake, nobody knows how
+            // long it gets.
+            _ => (growth, 0),
         }
     }
 
@@ -320,8 +326,11 @@ impl Session {
         buffers: &[IoSlice<'_>],
         seal: &mut SealBuffer,
     ) -> io::Result<usize> {
+        if self.is_violated() {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         let offered: usize = buffers.iter().map(|buffer| buffer.len()).sum();
-        let is_closed = self.common().is_handshaking() || self.is_violated();
+        let is_closed = self.common().is_handshaking();
         // A few records more leave in one call with what is behind them.
         let is_alone = is_closed || offered == 0 || self.pending.len() > JOINED_BYTES_MAX;
         if is_alone && (!self.flush(stream)? || is_closed) {
