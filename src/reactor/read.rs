@@ -74,7 +74,8 @@ impl<H: Handler> Core<H> {
                 wire,
                 is_drained,
             } = fill.receipt;
-            if connection.link.flags.has(Flags::HANDSHAKING) {
+            let was_handshaking = connection.link.flags.has(Flags::HANDSHAKING);
+            if was_handshaking {
                 self.note_handshake(&mut connection.link);
             }
             if count > 0 {
@@ -82,6 +83,10 @@ impl<H: Handler> Core<H> {
                 self.block.bytes_received.add(count as u64);
                 self.digest(&mut buffer[..fill.buffered], key, connection);
                 connection.link.flags.clear(Flags::PINGED);
+            }
+            // The end of a handshake that nothing was said behind.
+            if was_handshaking && let Err(error) = connection.link.transport.flush() {
+                return self.lost(key, connection, Operation::Send, &error);
             }
             // A peer that is done sending is read to its end: no further event will come.
             if is_drained && (wire == 0 || !connection.link.flags.has(Flags::READ_CLOSED)) {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, IoSlice, Write},
+    io::{self, IoSlice, Read, Write},
     mem,
     os::fd::AsFd,
     sync::Arc,
@@ -215,8 +215,11 @@ impl Session {
         let (behind, beside) = self.room(&held, records.len());
         held.reserve_exact(behind);
         let socket = stream.as_fd();
-        let call = || sys::receive_behind(socket, &mut held, behind, &mut records[..beside]);
-        let wire = match retry(call) {
+        let received = match behind {
+            0 => retry(|| (&*stream).read(records)),
+            _ => retry(|| sys::receive_behind(socket, &mut held, behind, &mut records[..beside])),
+        };
+        let wire = match received {
             Ok(0) => {
                 self.held = held;
                 return Ok(Received::End);
@@ -233,10 +236,12 @@ impl Session {
             self.end = Some(Received::Violation(error));
         }
         self.begun = true;
-        // What rustls has to say to it: the next flight, or an alert. A client's last flight waits
-        // for the request, which is the client's to send, and leaves in one call with it.
-        let is_last = !was_open && self.handshake().is_some() && self.is_client();
-        if (!is_last || self.end.is_some())
+        // What rustls has to say to it: the next flight, or an alert. The last flight waits for the
+        // request, which is the client's to send, or for the answer to one that came already, and
+        // leaves in one call with it.
+        let is_last = !was_open && self.handshake().is_some();
+        let is_followed = is_last && (self.is_client() || sink.count > 0);
+        if (!is_followed || self.end.is_some())
             && let Err(error) = self.flush(stream)
             && self.end.is_none()
         {
