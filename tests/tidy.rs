@@ -56,10 +56,11 @@ const FORBIDDEN: [(&str, &[&str]); 7] = [
 ];
 
 /// Crates that do the work, and must go on doing it.
-const BUILT_FROM: [&str; 8] = [
+const BUILT_FROM: [&str; 9] = [
     "mio",
     "slab",
     "tungstenite",
+    "rustls",
     "socket2",
     "libc",
     "log",
