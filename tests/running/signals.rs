@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: in order at the first, at once at the second.
+//! SIGTERM and SIGINT: in order at the first, at once at the second. SIGHUP ends nothing.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,24 @@ fn everyone_is_told_and_the_exit_code_is_0() {
     }
     let (status, _) = program.ended();
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn a_hangup_without_anything_to_reload_is_noted() {
+    let program = Program::serve(&[]);
+    let mut wire = Wire::open(program.address, "/echo");
+    program.signal("HUP");
+    wire.text("still there");
+    wire.expect_text("still there");
+    program.signal("TERM");
+    wire.expect_close(1001);
+    wire.send(close(1001, ""));
+    let (status, log) = program.ended();
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        log.iter().any(|line| line.contains("nothing to reload")),
+        "{log:?}"
+    );
 }
 
 #[test]
