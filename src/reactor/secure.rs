@@ -48,7 +48,10 @@ impl<H: Handler> Core<H> {
             match Session::server(certificates.server()) {
                 Ok(session) => transport.secure(session),
                 Err(error) => {
-                    log::error!("cannot begin a TLS session error=\"{error}\"");
+                    self.block.tls_handshake(TlsHandshake::Failed);
+                    if self.throttles.tls.allow(self.now) {
+                        log::error!("cannot begin a TLS session error=\"{error}\"");
+                    }
                     return None;
                 }
             }
