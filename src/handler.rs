@@ -9,21 +9,27 @@ use std::{error::Error, fmt, net::SocketAddr};
 
 use bytes::Bytes;
 
-use crate::{
-    connection::{Cork, Flags, Link, Stage},
-    hub::{self, Address, Share},
-    metrics::Block,
-    protocol::{frame::Control as ControlCode, session::State},
-    slots::Key,
-    transport::{Transport, tls},
-    wheel::{TICK_MS, Tick},
-};
 pub use crate::{
+    connection::Identity,
+    gate::{
+        KeyCheck, OriginList,
+        token::{Claims, Revocation, RevocationsFull, TokenError},
+    },
     hub::{Channel, Payload, PublishError, Reply, SubscribeError},
     protocol::{
         CloseCode, Frame, Message,
         http::{Headers, Reason, Refusal, Request, Response, Upgrade},
     },
+};
+use crate::{
+    connection::{Cork, Flags, Link, Stage, Visitors},
+    hub::{self, Address, Share},
+    metrics::Block,
+    protocol::{frame::Control as ControlCode, session::State},
+    slots::Key,
+    sys,
+    transport::tls,
+    wheel::{TICK_MS, Tick},
 };
 
 /// An application. Only [`Handler::message`] must be written.
@@ -37,7 +43,17 @@ pub trait Handler: Sized {
     /// Labels that [`Handler::dialect`] chooses from; at most 16.
     const DIALECTS: &'static [&'static str] = &["app"];
 
-    /// Decides on a sound upgrade request. The default refuses with 404.
+    /// What is asked of whoever wants to connect to this path, before [`Handler::upgrade`] is. The
+    /// default is an origin in `TIDEMILL_ORIGINS` and, where a token key is configured, a token.
+    ///
+    /// # Errors
+    /// A refusal, such as 404 for a path that there is not.
+    fn door(&self, incoming: &Incoming<'_>) -> Result<Door, Refusal> {
+        let _ = incoming;
+        Ok(Door::default())
+    }
+
+    /// Decides on a sound upgrade request that has passed the door. The default refuses with 404.
     fn upgrade(&mut self, incoming: &Incoming<'_>, upgrade: &Upgrade<'_>) -> Verdict<Self::State> {
         let _ = (incoming, upgrade);
         Verdict::Refuse(Reason::UnknownPath.into())
@@ -181,33 +197,119 @@ pub struct Incoming<'a> {
     /// The connection that it came on.
     pub id: ConnId,
     pub request: &'a Request<'a>,
-    pub(crate) transport: &'a Transport,
-    /// Whether it came in by the admin listener.
-    pub is_admin: bool,
-    /// Whether the server is shutting down, or holds all connections that it may.
-    pub is_unavailable: bool,
+    pub(crate) link: &'a Link,
+    pub(crate) visitors: &'a Visitors,
+    pub(crate) claims: Option<&'a Claims>,
 }
 
 impl Incoming<'_> {
-    /// The peer's address. A system call; `None` when the peer has reset the connection meanwhile.
+    /// Whether it came in by the admin listener.
+    pub fn is_admin(&self) -> bool {
+        self.link.flags.has(Flags::ADMIN)
+    }
+
+    /// Whether the server is shutting down, or holds all connections that it may.
+    pub fn is_unavailable(&self) -> bool {
+        let gate = self.visitors.gate();
+        gate.is_draining() || gate.is_full()
+    }
+
+    /// The address of the client: the peer's, or what a trusted proxy says, with port 0 where it
+    /// named none. A system call; `None` when the peer has reset the connection meanwhile.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.transport.remote().ok()
+        let named = self.visitors.remote(self.id.key().slot);
+        named.or_else(|| self.link.transport.remote().ok())
+    }
+
+    /// Whether it came from this machine, and on nobody else's behalf.
+    pub fn is_local(&self) -> bool {
+        let remote = self.link.transport.remote();
+        let is_here = remote.is_ok_and(|remote| remote.ip().to_canonical().is_loopback());
+        let named = self.visitors.remote(self.id.key().slot);
+        is_here && !is_relayed(self.request) && named.is_none()
+    }
+
+    /// What the token says that it came with: the right signature, not expired, not revoked.
+    /// `None` when it has none, which the door then allowed.
+    pub fn claims(&self) -> Option<&Claims> {
+        self.claims
+    }
+
+    /// Compares the `X-API-Key` header with `TIDEMILL_API_KEY`.
+    pub fn api_key(&self) -> KeyCheck {
+        let shown = self.request.header("X-API-Key");
+        self.visitors.gate().policy().check_api_key(shown)
+    }
+
+    /// Refuses tokens from now on, and closes the connections that came by them with 1008.
+    ///
+    /// # Errors
+    /// When there is no room to remember one more.
+    pub fn revoke(&self, revocation: Revocation) -> Result<(), RevocationsFull> {
+        let gate = self.visitors.gate();
+        gate.revoke(revocation, sys::unix_seconds())
     }
 
     /// Whether it came over TLS.
     pub fn is_secure(&self) -> bool {
-        self.transport.tls().is_some()
+        self.link.transport.tls().is_some()
     }
 
     /// The certificate that the client has shown and that `TIDEMILL_TLS_CLIENT_CA` vouches for, as
     /// DER (RFC 5280). `None` when it was not asked for one, or had none and needed none.
     pub fn client_certificate(&self) -> Option<&[u8]> {
-        self.transport.tls()?.peer_certificate()
+        self.link.transport.tls()?.peer_certificate()
     }
 
     /// The subject of that certificate, such as `O=Example, CN=device-17`.
     pub fn client_subject(&self) -> Option<String> {
         tls::subject(self.client_certificate()?)
+    }
+}
+
+/// Whether a proxy says that it passes a request on.
+pub(crate) fn is_relayed(request: &Request<'_>) -> bool {
+    let headers = ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"];
+    headers.iter().any(|name| request.header(name).is_some())
+}
+
+/// What is asked of newcomers to one path, built by value: `Door::default().any_origin()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Door {
+    /// The list of origins that may; `None`: all.
+    pub(crate) origins: Option<OriginList>,
+    /// Whether a token is looked for.
+    pub(crate) takes_token: bool,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            origins: Some(OriginList::Default),
+            takes_token: true,
+        }
+    }
+}
+
+impl Door {
+    /// Pages of the origins in this list may connect.
+    pub fn origins(mut self, list: OriginList) -> Self {
+        self.origins = Some(list);
+        self
+    }
+
+    /// Pages of any origin may connect: for what everybody may see, or what is guarded by something
+    /// that a browser does not send by itself.
+    pub fn any_origin(mut self) -> Self {
+        self.origins = None;
+        self
+    }
+
+    /// No token is looked for in the request: for what everybody may see, or where it comes in the
+    /// first message ([`Peer::authenticate`]).
+    pub fn without_token(mut self) -> Self {
+        self.takes_token = false;
+        self
     }
 }
 
@@ -303,41 +405,45 @@ impl Failure {
 /// A connection as an application sees it, for the time of one call.
 #[derive(Debug)]
 pub struct Peer<'a> {
-    id: ConnId,
-    link: &'a mut Link,
-    cork: &'a mut Cork,
-    hub: &'a mut Share<ConnId>,
-    block: &'a Block,
-    now: Tick,
+    pub(crate) id: ConnId,
+    pub(crate) link: &'a mut Link,
+    pub(crate) cork: &'a mut Cork,
+    pub(crate) hub: &'a mut Share<ConnId>,
+    pub(crate) visitors: &'a mut Visitors,
+    pub(crate) block: &'a Block,
+    pub(crate) now: Tick,
 }
 
-impl<'a> Peer<'a> {
-    #[inline]
-    pub(crate) fn new(
-        id: ConnId,
-        link: &'a mut Link,
-        cork: &'a mut Cork,
-        hub: &'a mut Share<ConnId>,
-        block: &'a Block,
-        now: Tick,
-    ) -> Self {
-        Self {
-            id,
-            link,
-            cork,
-            hub,
-            block,
-            now,
-        }
-    }
-
+impl Peer<'_> {
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// The peer's address. A system call; `None` once the peer has reset the connection.
+    /// The address of the client, as [`Incoming::remote`] gives it. A system call; `None` once the
+    /// peer has reset the connection.
     pub fn remote(&self) -> Option<SocketAddr> {
-        self.link.transport.remote().ok()
+        let named = self.visitors.remote(self.id.key().slot);
+        named.or_else(|| self.link.transport.remote().ok())
+    }
+
+    /// Who the connection belongs to, if it came by a token or has shown one since.
+    pub fn identity(&self) -> Option<Identity<'_>> {
+        self.visitors.identity(self.id.key().slot)
+    }
+
+    /// Takes a token that came in a message: the first one of the connection, or a new one before
+    /// the old one expires. From now on the connection belongs to whom it names, and is closed when
+    /// it expires.
+    ///
+    /// # Errors
+    /// When the token is not good; the connection stays what it was.
+    pub fn authenticate(&mut self, token: &str) -> Result<Claims, TokenError> {
+        let time = sys::unix_seconds();
+        let claims = self.visitors.gate().tokens.verify(token, time)?;
+        let slot = self.id.key().slot;
+        self.visitors.identify(slot, &claims, time, self.now);
+        self.link.flags.set(Flags::REARM);
+        Ok(claims)
     }
 
     /// Bytes that wait for this peer: it reads slower than it is sent to.

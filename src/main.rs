@@ -12,12 +12,12 @@ use tidemill::{
 };
 
 fn main() -> ExitCode {
-    // The load generator has flags of its own, and none of the server's.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "bench")
-    {
-        return cli::bench::run(std::env::args_os().skip(1));
+    // These two have flags of their own, and none of the server's.
+    let mut args = std::env::args_os().skip(1);
+    match args.next().as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("bench") => return cli::bench::run(std::env::args_os().skip(1)),
+        Some("token") => return cli::token::run(std::env::args_os().skip(1)),
+        _ => {}
     }
     let invocation = match config::parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Parsed::Run(invocation)) => invocation,

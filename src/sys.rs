@@ -7,7 +7,7 @@ use std::{
     io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// The soft and the hard limit on open descriptors (RLIMIT_NOFILE).
@@ -157,6 +157,12 @@ pub fn pin_to_core(core: usize) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub fn pin_to_core(_core: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The clock on the wall, in seconds since 1970.
+pub fn unix_seconds() -> i64 {
+    let passed = SystemTime::now().duration_since(UNIX_EPOCH);
+    passed.map_or(0, |passed| passed.as_secs().cast_signed())
 }
 
 /// User and system time that this process has used.

@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, FdTables, Invocation, Machine, OPTIONS, Plan};
-use crate::config::{show_count, show_size_rounded};
+use crate::config::{Secret, show_count, show_size_rounded};
+use crate::gate::token::{KeyError, Keys};
 use crate::transport::tls::{Certificates, CertificatesError, Tickets};
 
 /// Prints the report on standard output and what is wrong on standard error. The exit code is 2
@@ -17,20 +18,41 @@ pub fn run(invocation: &Invocation, machine: &Machine) -> ExitCode {
     let to_show = certificates
         .as_ref()
         .and_then(|loaded| loaded.as_ref().ok());
-    let report = report(invocation, machine, &plan, to_show);
+    let keys = keys(&invocation.config);
+    let report = report(invocation, machine, &plan, to_show, keys.as_ref().ok());
     // A reader that closed the pipe has read what it wanted.
     let _ = io::stdout().lock().write_all(report.as_bytes());
-    let wrong = plan.map_err(|error| error.to_string()).and_then(|_| {
-        let certificates = certificates.transpose();
-        certificates.map_err(|error| error.to_string())
-    });
-    match wrong {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(error) => {
+    let wrong = [
+        plan.err().map(|error| error.to_string()),
+        certificates.and_then(|loaded| Some(loaded.err()?.to_string())),
+        keys.err().map(|error| error.to_string()),
+    ];
+    match wrong.into_iter().flatten().next() {
+        None => ExitCode::SUCCESS,
+        Some(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+/// What tokens would be verified by, as far as it is here.
+fn keys(config: &Config) -> Result<Keys, KeyError> {
+    let secret = config.token_secret.as_ref().map(Secret::expose);
+    let public_key = config.token_public_key.as_ref().map(Secret::expose);
+    Keys::load(secret, public_key)
+}
+
+fn counted(config: &Config, keys: &Keys) -> String {
+    let mut lines = String::from("\nToken keys\n");
+    if !keys.is_empty() {
+        let _ = writeln!(lines, "  configured    {}", keys.len());
+    }
+    if let Some(url) = &config.token_jwks_url {
+        let url = without_query(url.clone());
+        let _ = writeln!(lines, "  fetched       from {url}, at start");
+    }
+    lines
 }
 
 /// What the TLS listeners would show, if there are any.
@@ -57,6 +79,7 @@ fn report(
     machine: &Machine,
     plan: &Result<Plan, ConfigError>,
     certificates: Option<&Certificates>,
+    keys: Option<&Keys>,
 ) -> String {
     let mut report = format!("tidemill {}\n\n", env!("CARGO_PKG_VERSION"));
     let mut warnings = invocation.warnings();
@@ -66,6 +89,9 @@ fn report(
             report += &this_machine(machine);
             report += &what_fits(&invocation.config, plan);
             report += &certificates.map_or_else(String::new, shown);
+            if let Some(keys) = keys.filter(|_| invocation.config.has_token_keys()) {
+                report += &counted(&invocation.config, keys);
+            }
             warnings.extend_from_slice(&plan.warnings);
         }
         Err(_) => {
@@ -86,11 +112,19 @@ fn report(
 fn options(invocation: &Invocation, config: &Config) -> String {
     let mut lines = String::from("Options, and where each was set\n");
     for spec in OPTIONS {
-        let (variable, value) = (spec.variable(), spec.describe(config));
+        let (variable, value) = (spec.variable(), without_query(spec.describe(config)));
         let source = invocation.sources.of(spec);
-        let _ = writeln!(lines, "  {variable:<28} {value:<26} {source}");
+        let _ = writeln!(lines, "  {variable:<31} {value:<26} {source}");
     }
     lines
+}
+
+/// An address without its query, which may be what opens it.
+fn without_query(mut value: String) -> String {
+    if let Some(mark) = value.find('?').filter(|_| value.contains("://")) {
+        value.replace_range(mark + 1.., "***");
+    }
+    value
 }
 
 /// The configuration with the server's own decisions filled in.
@@ -110,6 +144,8 @@ fn effective(config: &Config, plan: &Plan) -> Config {
                 .unwrap_or(config.outbox_bytes_hard()),
         ),
         buffer_bytes_max: Some(plan.buffer_bytes_max),
+        origins_echo: config.origins_echo.clone().or(config.origins.clone()),
+        token_required: Some(config.token_is_required()),
         ..config.clone()
     }
 }
@@ -183,7 +219,9 @@ mod tests {
 
     fn reported(args: &[&str], variables: &[(&str, &str)], machine: &Machine) -> String {
         let invocation = invocation(args, variables);
-        report(&invocation, machine, &invocation.config.plan(machine), None)
+        let keys = keys(&invocation.config).unwrap();
+        let plan = invocation.config.plan(machine);
+        report(&invocation, machine, &plan, None, Some(&keys))
     }
 
     /// The words of the line that begins with `start`.
@@ -276,6 +314,42 @@ mod tests {
             report.contains("hard limit 20,000") && !report.contains("What fits"),
             "{report}"
         );
+    }
+
+    #[test]
+    fn a_secret_is_shown_as_set_with_its_file_and_place_and_nothing_of_it() {
+        let secret = "hunter2-hunter2-hunter2-hunter2-hunter2";
+        let name = format!("tidemill-{}-check-secret", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, format!("{secret}\n{secret}-2\n")).unwrap();
+        let path = file.to_str().unwrap();
+        let variables = [
+            ("TIDEMILL_TOKEN_SECRET_FILE", path),
+            ("TIDEMILL_API_KEY", secret),
+        ];
+        let report = reported(&[], &variables, &machine());
+        std::fs::remove_file(&file).unwrap();
+        assert!(!report.contains("hunter2"), "{report}");
+        let shown = format!("(set, from {path}) environment");
+        assert_eq!(line(&report, "TIDEMILL_TOKEN_SECRET")[1..].join(" "), shown);
+        let api_key = &line(&report, "TIDEMILL_API_KEY")[1..];
+        assert_eq!(api_key, ["(set)", "environment"]);
+        let public_key = &line(&report, "TIDEMILL_TOKEN_PUBLIC_KEY")[1..];
+        assert_eq!(public_key, ["none", "default"]);
+        let required = &line(&report, "TIDEMILL_TOKEN_REQUIRED")[1..];
+        assert_eq!(required, ["true", "default"]);
+        let (_, keys) = report.split_once("Token keys\n").unwrap();
+        assert_eq!(line(keys, "configured")[1], "2");
+    }
+
+    #[test]
+    fn without_a_key_no_token_is_required_and_none_is_counted() {
+        let report = reported(&["--origins", "same-origin,null"], &[], &machine());
+        let required = &line(&report, "TIDEMILL_TOKEN_REQUIRED")[1..];
+        assert_eq!(required, ["false", "default"]);
+        let echo = &line(&report, "TIDEMILL_ORIGINS_ECHO")[1..];
+        assert_eq!(echo, ["same-origin,null", "default"]);
+        assert!(!report.contains("Token keys"), "{report}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tidemill serve`, the default: start, say what was started, run until told to stop.
 
 use std::{
+    env,
     fmt::Write as _,
     io::{self, Write as _},
     net::SocketAddr,
@@ -9,7 +10,7 @@ use std::{
 
 use super::logging;
 use crate::{
-    config::{Dialect, Invocation},
+    config::{Config, ConfigError, Dialect, Invocation, Parsed, parse},
     dialect::Router,
     server::{Server, ServerError},
     sys,
@@ -44,7 +45,7 @@ fn serve(invocation: &Invocation) -> Result<(), ServerError> {
             Router::new(&config, registry)
         })?
     };
-    server.stop_on_signals()?;
+    server.stop_on_signals(reread)?;
     // A closed standard output is no reason not to serve.
     let _ = io::stdout()
         .lock()
@@ -65,6 +66,14 @@ fn serve(invocation: &Invocation) -> Result<(), ServerError> {
     server.join()?;
     log::info!("stopped");
     Ok(())
+}
+
+/// The configuration as it would be if the server were started now.
+fn reread() -> Result<Config, ConfigError> {
+    match parse(env::args_os(), env::vars_os())? {
+        Parsed::Run(invocation) => Ok(invocation.config),
+        Parsed::Print(_) => Ok(Config::default()),
+    }
 }
 
 /// Listeners that others than this machine can reach.

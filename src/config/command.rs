@@ -8,10 +8,11 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use super::error::ConfigError;
 use super::group::Group;
+use super::kind::Kind;
 use super::resolve::{Resolved, resolve};
 use super::settings::Config;
 use super::source::Sources;
-use super::spec::{Kind, Spec};
+use super::spec::Spec;
 use super::suggest;
 use super::table::OPTIONS;
 use super::value;
@@ -35,7 +36,11 @@ where
     };
     let (command, matches) = match matches.subcommand() {
         Some(("check", matches)) => (Command::Check, matches),
-        Some(("bench", _)) => return Err(ConfigError::Usage(BENCH_FIRST.to_owned())),
+        Some((name @ ("bench" | "token"), _)) => {
+            let problem =
+                format!("{name} comes first and has flags of its own: tidemill {name} --help");
+            return Err(ConfigError::Usage(problem));
+        }
         Some((_, matches)) => (Command::Serve, matches),
         None => (Command::Serve, &matches),
     };
@@ -108,18 +113,25 @@ pub fn command_line() -> clap::Command {
     let check = command("check").about("Print the effective configuration and what fits");
     // Listed here; the flags behind it are its own, and are not read here.
     let bench = clap::Command::new("bench").about("Load a server and say what it took");
+    let token = clap::Command::new("token").about("Sign a token, to try things out");
     clap::Command::new("tidemill")
         .bin_name("tidemill")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket server for very many long-lived connections.")
         .disable_help_subcommand(true)
-        .override_usage("tidemill [serve | check | bench] [--flag VALUE]...")
+        .override_usage("tidemill [serve | check | bench | token] [--flag VALUE]...")
         .after_help(help.clone())
         .help_template(TEMPLATE_WITH_COMMANDS)
         .subcommand(serve)
         .subcommand(check)
         .subcommand(bench)
-        .args(OPTIONS.iter().map(argument))
+        .subcommand(token)
+        .args(flagged().map(argument))
+}
+
+/// The options that have a flag.
+fn flagged() -> impl Iterator<Item = &'static Spec> {
+    OPTIONS.iter().filter(|spec| !spec.is_secret())
 }
 
 /// One flag. It may stand before or behind the command.
@@ -132,7 +144,7 @@ fn argument(spec: &'static Spec) -> Arg {
         .hide(true)
         .allow_negative_numbers(true);
     match spec.kind {
-        Kind::Bool(_) => argument
+        Kind::Bool(_) | Kind::AutoBool(_) => argument
             .num_args(0..=1)
             .require_equals(true)
             .default_missing_value("true"),
@@ -148,7 +160,7 @@ fn joined_switches(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     for arg in args {
         let boolean = arg
             .to_str()
-            .is_some_and(|text| value::boolean(text).is_ok());
+            .is_some_and(|text| value::boolean(text).is_ok() || text.eq_ignore_ascii_case("auto"));
         match joined.last_mut() {
             Some(switch) if after_switch && boolean => {
                 switch.push("=");
@@ -166,13 +178,13 @@ fn joined_switches(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 fn is_switch(arg: &str) -> bool {
     let spec = arg.strip_prefix("--").and_then(Spec::named);
-    spec.is_some_and(|spec| matches!(spec.kind, Kind::Bool(_)))
+    spec.is_some_and(|spec| matches!(spec.kind, Kind::Bool(_) | Kind::AutoBool(_)))
 }
 
 fn flags(matches: &ArgMatches) -> BTreeMap<&'static str, String> {
     let set =
         |spec: &'static Spec| Some((spec.name, matches.get_one::<String>(spec.name)?.clone()));
-    OPTIONS.iter().filter_map(set).collect()
+    flagged().filter_map(set).collect()
 }
 
 /// What clap stopped at: the help and the version are no errors.
@@ -185,17 +197,28 @@ fn asked_for(error: &clap::Error) -> Result<Parsed, ConfigError> {
     }
     let context = |kind| error.get(kind).map(ToString::to_string);
     let problem = match (error.kind(), context(ContextKind::InvalidArg)) {
-        (ErrorKind::UnknownArgument, Some(flag)) if flag.starts_with('-') => {
-            let names = OPTIONS.iter().map(|spec| format!("--{}", spec.name));
-            let near = suggest::nearest(&flag, "--", names);
-            let near = near
-                .map(|name| format!(" (did you mean {name}?)"))
-                .unwrap_or_default();
-            format!("{flag} is not a flag of this command{near}")
-        }
+        (ErrorKind::UnknownArgument, Some(flag)) if flag.starts_with('-') => unknown_flag(&flag),
         _ => first_line(&error.to_string()),
     };
     Err(ConfigError::Usage(problem))
+}
+
+fn unknown_flag(flag: &str) -> String {
+    let name = flag.trim_start_matches('-');
+    let name = name.strip_suffix("-file").unwrap_or(name);
+    if let Some(secret) = Spec::named(name).filter(|spec| spec.is_secret()) {
+        let variable = secret.variable();
+        return format!(
+            "{flag} is not a flag, as a command line is seen by others; set {variable}, or \
+             {variable}_FILE to the path of a file"
+        );
+    }
+    let names = flagged().map(|spec| format!("--{}", spec.name));
+    let near = suggest::nearest(flag, "--", names);
+    let near = near
+        .map(|name| format!(" (did you mean {name}?)"))
+        .unwrap_or_default();
+    format!("{flag} is not a flag of this command{near}")
 }
 
 /// The first line of an error of clap, which is the error; usage and hints follow it.
@@ -210,10 +233,13 @@ fn options_help() -> String {
     for group in Group::ALL {
         help += &format!("\n{}:\n", group.title());
         for spec in group.options() {
-            let flag = format!("--{} {}", spec.name, spec.placeholder);
+            let flag = match spec.is_secret() {
+                false => format!("--{} {}", spec.name, spec.placeholder),
+                true => WITHOUT_FLAG.to_owned(),
+            };
             let (variable, default) = (spec.variable(), spec.preset.text());
             help += &format!(
-                "  {flag:<26} {variable:<28} {default}\n      {}\n",
+                "  {flag:<30} {variable:<31} {default}\n      {}\n",
                 spec.help
             );
         }
@@ -222,15 +248,18 @@ fn options_help() -> String {
     help
 }
 
-const BENCH_FIRST: &str = "bench comes first and has flags of its own: tidemill bench --help";
-
 const OPTIONS_INTRODUCTION: &str = "\
 Each option is a flag, a variable, or a line of the file that --env-file names;
 a flag counts before a variable, a variable before the file. Sizes are written
 65536, 64KiB or 1MB, times 500ms, 10s, 5m or 1h. An empty value is not set.
+A secret has no flag, as command lines are seen by others: set its variable, or
+the variable with _FILE behind its name to the path of a file that holds it.
 
-  Flag                       Variable                     Default
+  Flag                           Variable                        Default
 ";
+
+/// In the help, in the place of a secret's flag.
+const WITHOUT_FLAG: &str = "(the variable, or its _FILE)";
 
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}{after-help}\n";
 
@@ -311,6 +340,16 @@ mod tests {
         assert!(invocation("tidemill --takeover yes").config.takeover);
         assert!(!invocation("tidemill --takeover=false").config.takeover);
         assert!(!invocation("tidemill --takeover off").config.takeover);
+        for (line, set) in [
+            ("tidemill --token-required=false check", Some(false)),
+            ("tidemill --token-required no", Some(false)),
+            ("tidemill --token-required auto check", None),
+        ] {
+            assert_eq!(invocation(line).config.token_required, set, "{line}");
+        }
+        let url = "--token-jwks-url https://issuer.example";
+        let required = invocation(&format!("tidemill --token-required {url}"));
+        assert_eq!(required.config.token_required, Some(true));
         assert!(
             invocation("tidemill --takeover --backlog 1")
                 .config
@@ -323,13 +362,13 @@ mod tests {
     }
 
     #[test]
-    fn every_option_of_the_table_is_a_flag() {
+    fn every_option_of_the_table_is_a_flag_unless_it_is_a_secret() {
         for spec in OPTIONS {
             let line = command_line();
             let known = line
                 .get_arguments()
                 .any(|flag| flag.get_long() == Some(spec.name));
-            assert!(known, "{}", spec.name);
+            assert_eq!(known, !spec.is_secret(), "{}", spec.name);
         }
         command_line().debug_assert();
     }
@@ -344,13 +383,12 @@ mod tests {
         ] {
             let help = printed(line);
             for spec in OPTIONS {
-                let flag = format!("--{} ", spec.name);
-                let row = help
-                    .lines()
-                    .find(|row| row.trim_start().starts_with(&flag))
-                    .unwrap();
-                let variable = row.split_whitespace().nth(2).unwrap();
-                assert_eq!(variable, spec.variable(), "{line}");
+                let variable = format!(" {} ", spec.variable());
+                let rows = || help.lines().filter(|row| row.contains(&variable));
+                let row = rows().next().unwrap_or_else(|| panic!("no {variable}"));
+                assert_eq!(rows().count(), 1, "{variable}");
+                let flag = format!("  --{} {} ", spec.name, spec.placeholder);
+                assert_eq!(row.starts_with(&flag), !spec.is_secret(), "{row}");
                 assert!(row.ends_with(spec.preset.text()), "{row}");
                 assert!(help.contains(spec.help), "{}", spec.help);
             }
@@ -363,7 +401,11 @@ mod tests {
     fn the_help_does_not_depend_on_the_environment() {
         let quiet = printed("tidemill --help");
         let args = ["tidemill", "--help"];
-        let variables = [("TIDEMILL_BACKLOG", "4321"), ("TIDEMILL_LISTNE", "secret")];
+        let variables = [
+            ("TIDEMILL_BACKLOG", "4321"),
+            ("TIDEMILL_LISTNE", "secret"),
+            ("TIDEMILL_TOKEN_SECRET", "hunter2"),
+        ];
         let loud = parse(args, variables).unwrap();
         assert_eq!(loud, Parsed::Print(quiet));
     }
@@ -381,6 +423,24 @@ mod tests {
         assert!(problem.contains("--max-conections") && problem.contains("--max-connections?"));
         assert!(self::problem("tidemill check --listne=x").contains("--listen?"));
         assert!(self::problem("tidemill --zzz").contains("--zzz is not a flag"));
+    }
+
+    #[test]
+    fn a_secret_on_the_command_line_is_refused_with_the_variable_and_not_repeated() {
+        for line in [
+            "tidemill --token-secret hunter2",
+            "tidemill --token-secret=hunter2",
+            "tidemill serve --token-secret=hunter2",
+            "tidemill check --token-secret-file hunter2",
+        ] {
+            let problem = problem(line);
+            assert!(!problem.contains("hunter2"), "{problem}");
+            assert!(problem.contains("is not a flag, as"), "{problem}");
+            assert!(
+                problem.contains("set TIDEMILL_TOKEN_SECRET, or TIDEMILL_TOKEN_SECRET_FILE to"),
+                "{problem}"
+            );
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::ConfigError;
-use super::spec::Spec;
+use super::names;
 
 /// The values of a file by variable, each with its line.
 pub(super) type Lines = BTreeMap<String, (String, usize)>;
@@ -70,9 +70,12 @@ fn assignment(line: &str) -> Result<Option<(&str, String)>, String> {
     let name = name.trim_end();
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(plain) {
-        return Err(format!(
-            "{name:?} is not the name of a variable, write TIDEMILL_NAME=value"
-        ));
+        // It is not repeated: it may be the second line of a secret, which base64 ends with `=`.
+        return Err(
+            "what stands before = is not the name of a variable, write TIDEMILL_NAME=value \
+                    on one line"
+                .to_owned(),
+        );
     }
     Ok(Some((name, unquoted(value.trim())?)))
 }
@@ -87,7 +90,7 @@ fn unquoted(value: &str) -> Result<String, String> {
     let mut chars = value[1..].chars();
     loop {
         match chars.next() {
-            None => return Err(format!("the value has no closing {quote}")),
+            None => return Err(format!("the value has no closing {quote} on its line")),
             Some(c) if c == quote => break,
             Some('\\') if quote == '"' => match chars.next() {
                 Some(c @ ('"' | '\\')) => text.push(c),
@@ -106,12 +109,9 @@ fn unquoted(value: &str) -> Result<String, String> {
 /// Variables of others may stand in the file, but not an option that lost its prefix: it would be
 /// passed over in silence.
 fn refuse_bare_option(name: &str) -> Result<(), String> {
-    let flag = name.to_ascii_lowercase().replace('_', "-");
-    match Spec::named(&flag) {
-        Some(spec) => Err(format!(
-            "{name} lacks its prefix, write {}",
-            spec.variable()
-        )),
+    let variable = format!("TIDEMILL_{}", name.to_ascii_uppercase());
+    match names::option(&variable) {
+        Some(_) => Err(format!("{name} lacks its prefix, write {variable}")),
         None => Ok(()),
     }
 }
@@ -189,6 +189,25 @@ mod tests {
             problem,
             "MAX_CONNECTIONS lacks its prefix, write TIDEMILL_MAX_CONNECTIONS"
         );
+        let (_, problem) = parse("\ntoken_secret_file=/run/secrets/token").unwrap_err();
+        assert!(
+            problem.ends_with("write TIDEMILL_TOKEN_SECRET_FILE"),
+            "{problem}"
+        );
         assert_eq!(parse("MAX_WORKERS=5").map(|lines| lines.len()), Ok(0));
+    }
+
+    #[test]
+    fn a_secret_over_two_lines_is_refused_and_not_repeated() {
+        for text in [
+            "TIDEMILL_TOKEN_SECRET=aHVu\ndGVyMg/hunter2==",
+            "TIDEMILL_TOKEN_SECRET=aHVu\nhunter2",
+            "TIDEMILL_TOKEN_SECRET=\"hunter2\nhunter2\"",
+            "TIDEMILL_TOKEN_SECRET=\"hunter2\" hunter2",
+            "TIDEMILL_TOKEN_SECRET=hunter2\nTIDEMILL_TOKEN_SECRET=hunter2",
+        ] {
+            let (_, problem) = parse(text).unwrap_err();
+            assert!(!problem.contains("hunter2"), "{problem}");
+        }
     }
 }

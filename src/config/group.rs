@@ -10,8 +10,12 @@ pub enum Group {
     Listening,
     /// Certificates, and where they are shown.
     Tls,
+    /// Who may come in.
+    Access,
     /// How many of them, and the budgets of one turn.
     Capacity,
+    /// What one address and one connection may take.
+    Rates,
     /// Bounds of what is held in memory.
     Sizes,
     /// Liveness.
@@ -26,10 +30,12 @@ pub enum Group {
 
 impl Group {
     /// All of them in the order of the help.
-    pub const ALL: [Group; 8] = [
+    pub const ALL: [Group; 10] = [
         Group::Listening,
         Group::Tls,
+        Group::Access,
         Group::Capacity,
+        Group::Rates,
         Group::Sizes,
         Group::Timeouts,
         Group::Paths,
@@ -42,7 +48,9 @@ impl Group {
         match self {
             Group::Listening => "Listening",
             Group::Tls => "TLS",
+            Group::Access => "Access",
             Group::Capacity => "Capacity",
+            Group::Rates => "Caps and rates",
             Group::Sizes => "Sizes",
             Group::Timeouts => "Timeouts",
             Group::Paths => "HTTP and paths",
@@ -61,12 +69,14 @@ impl Group {
 pub fn markdown_table() -> String {
     let mut table = String::from("| Variable | Default | What it does |\n|---|---|---|\n");
     for spec in Group::ALL.into_iter().flat_map(Group::options) {
-        let bounds = format!("{}. Allowed: {}", spec.help, spec.allowed()).replace('|', "\\|");
-        table += &format!(
-            "| `{}` | {} | {bounds} |\n",
-            spec.variable(),
-            spec.preset.text()
-        );
+        let bounds = format!("{}. Allowed: {}", spec.help, spec.allowed());
+        // A bar would end the cell, and two stars would slant what stands between them.
+        let bounds = bounds.replace('|', "\\|").replace('*', "\\*");
+        let mut names = format!("`{}`", spec.variable());
+        if let Some(file_variable) = spec.file_variable() {
+            names += &format!(" or `{file_variable}`");
+        }
+        table += &format!("| {names} | {} | {bounds} |\n", spec.preset.text());
     }
     table
 }
@@ -82,15 +92,16 @@ mod tests {
         assert_eq!(rows.len(), OPTIONS.len() + 2);
         for row in &rows {
             assert_eq!(row.replace("\\|", "").matches('|').count(), 4, "{row}");
+            assert!(!row.replace("\\*", "").contains('*'), "{row}");
         }
         for spec in OPTIONS {
-            let start = format!(
-                "| `{}` | {} | {}",
-                spec.variable(),
-                spec.preset.text(),
-                spec.help
-            );
-            assert!(rows.iter().any(|row| row.starts_with(&start)), "{start}");
+            let variable = format!("| `{}`", spec.variable());
+            let help = spec.help.replace('*', "\\*");
+            let rest = format!(" | {} | {help}", spec.preset.text());
+            let is_row = |row: &&str| row.starts_with(&variable) && row.contains(&rest);
+            let row = rows.iter().find(|row| is_row(row)).unwrap();
+            let file = format!("` or `{}_FILE` |", spec.variable());
+            assert_eq!(row.contains(&file), spec.is_secret(), "{row}");
         }
     }
 }

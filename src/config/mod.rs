@@ -5,32 +5,49 @@
 //! option is added in one place. `settings.rs` holds the typed result ([`Config`]), `plan.rs` the
 //! sums that turn it and a [`Machine`] into a [`Plan`].
 //!
-//! Nothing here touches the system, apart from reading the file that `--env-file` names: the
-//! variables and the facts about the machine are arguments. Values are read by us, so that an error
-//! names the option, where it was set, what is allowed and the remedy.
+//! Nothing here touches the system, apart from reading the files of variables and of secrets: the
+//! variables themselves and the facts about the machine are arguments. Values are read by us, so
+//! that an error names the option, where it was set, what is allowed and the remedy. Of a
+//! [`Secret`], nothing shows more than that it is set.
 
+mod access;
+mod admission;
 mod command;
 mod env_file;
 mod error;
 mod group;
+mod kind;
+mod layers;
+mod names;
+mod network;
+mod origins;
 mod plan;
+mod rates;
 mod resolve;
+mod secret;
 mod settings;
 mod source;
 mod spec;
 mod suggest;
 mod table;
 mod tables;
+#[cfg(test)]
+mod temporary;
 mod text;
 mod tls;
+mod url;
 mod validate;
 mod value;
 
 pub use command::{Command, Invocation, Parsed, command_line, parse};
 pub use error::{BadValue, ConfigError};
 pub use group::{Group, markdown_table};
+pub use network::Network;
+pub use origins::Origins;
 pub use plan::{Bound, Machine, Plan};
+pub use rates::RatePolicy;
 pub use resolve::{Resolved, resolve};
+pub use secret::Secret;
 pub use settings::{Accept, ClientAuth, Config, DefaultPath, Dialect, FdTables, LogFormat};
 pub use source::{Source, Sources};
 pub use spec::{Preset, Spec};

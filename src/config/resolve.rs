@@ -6,21 +6,26 @@ use std::path::PathBuf;
 
 use super::env_file;
 use super::error::ConfigError;
+use super::layers::Layers;
+use super::names::{is_service_link, known, mistaken_port};
 use super::settings::Config;
 use super::source::{Source, Sources};
 use super::spec::Spec;
-use super::suggest;
 use super::table::OPTIONS;
 
 /// Puts a configuration together from flags (by [`Spec::name`]) and variables.
 ///
 /// An empty value counts as not set, so that a template may leave a variable empty; only
 /// `SERVER_HEADER` takes it as "none". The file is the one that `--env-file` or
-/// `TIDEMILL_ENV_FILE` names. For `LOG`, `RUST_LOG` stands between file and default.
+/// `TIDEMILL_ENV_FILE` names. For `LOG`, `RUST_LOG` stands between file and default. A secret comes
+/// from a variable or from the file that the variable with `_FILE` at its end names.
+///
+/// Called again, it reads all files again.
 ///
 /// # Errors
 /// The first value that its option does not take, an unknown `TIDEMILL_` variable, a file that
-/// cannot be read, and whatever [`Config::validate`] finds.
+/// cannot be read, a secret that is set in both ways, and whatever [`Config::validate`] finds. No
+/// error holds any part of a secret.
 pub fn resolve<V, K, T>(
     flags: &BTreeMap<&'static str, String>,
     variables: V,
@@ -62,12 +67,9 @@ where
     let mut config = Config::default();
     let mut sources = BTreeMap::new();
     for spec in OPTIONS {
-        let Some((text, origin)) = layers.find(spec) else {
-            continue;
-        };
-        spec.read(text.trim(), &mut config)
-            .map_err(|problem| spec.error(&text, origin.clone(), problem))?;
-        sources.insert(spec.name, origin);
+        if let Some(origin) = layers.apply(spec, &mut config)? {
+            sources.insert(spec.name, origin);
+        }
     }
     config.validate()?;
     Ok(Resolved {
@@ -86,41 +88,6 @@ pub struct Resolved {
     pub sources: Sources,
     /// Variables that were passed over and look like options. One line each, for the log.
     pub notes: Vec<String>,
-}
-
-/// All that may set a value, nearest first.
-struct Layers<'a> {
-    flags: &'a BTreeMap<&'static str, String>,
-    variables: BTreeMap<String, String>,
-    file: Option<(PathBuf, env_file::Lines)>,
-}
-
-impl Layers<'_> {
-    /// The text that counts for `spec`, and where it was set.
-    fn find(&self, spec: &Spec) -> Option<(String, Source)> {
-        let set = |text: &&String| spec.takes_empty() || !text.trim().is_empty();
-        let variable = spec.variable();
-        if let Some(text) = self.flags.get(spec.name).filter(set) {
-            return Some((text.clone(), Source::Flag));
-        }
-        if let Some(text) = self.variables.get(&variable).filter(set) {
-            return Some((text.clone(), Source::Variable));
-        }
-        if let Some((path, lines)) = &self.file
-            && let Some((text, line)) = lines.get(&variable)
-            && set(&text)
-        {
-            return Some((
-                text.clone(),
-                Source::File {
-                    path: path.clone(),
-                    line: *line,
-                },
-            ));
-        }
-        let shared = self.variables.get("RUST_LOG").filter(set)?;
-        (spec.name == "log").then(|| (shared.clone(), Source::RustLog))
-    }
 }
 
 /// The variables that concern us, and notes about those that only look so.
@@ -169,73 +136,16 @@ impl Ours {
     }
 }
 
-/// The option of a variable. A name that no option has is refused: a slip would otherwise leave a
-/// limit at its default.
-fn known(variable: &str, origin: Source) -> Result<&'static Spec, ConfigError> {
-    if let Some(spec) = OPTIONS.iter().find(|spec| spec.variable() == variable) {
-        return Ok(spec);
-    }
-    let nearest = suggest::nearest(variable, "TIDEMILL_", OPTIONS.iter().map(Spec::variable));
-    let suggestion = nearest
-        .map(|name| format!(" (did you mean {name}?)"))
-        .unwrap_or_default();
-    Err(ConfigError::UnknownVariable {
-        variable: variable.to_owned(),
-        origin,
-        suggestion,
-    })
-}
-
-/// Kubernetes puts the address of each service into the environment of each container: a service
-/// named `tidemill` or `tidemill-…` brings names that begin like ours.
-fn is_service_link(name: &str) -> bool {
-    let is_option = OPTIONS.iter().any(|spec| spec.variable() == name);
-    !is_option && (name.ends_with("_PORT") || name.contains("_PORT_") || name.contains("_SERVICE_"))
-}
-
-/// A service link named `TIDEMILL_PORT` holds a URL; a number there was meant for us.
-fn mistaken_port(name: &str, value: &OsString) -> Option<String> {
-    let port: u16 = value.to_str()?.trim().parse().ok()?;
-    (name == "TIDEMILL_PORT").then(|| {
-        format!(
-            "TIDEMILL_PORT={port} is not an option and was passed over; the port is part of \
-             TIDEMILL_LISTEN, such as 127.0.0.1:{port}"
-        )
-    })
-}
-
 fn named(name: &'static str) -> &'static Spec {
     Spec::named(name).expect("the table has the option: a test looks each of these names up")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::time::Duration;
 
     use super::*;
-
-    /// A file of variables that is removed at the end of the test.
-    struct TemporaryFile(PathBuf);
-
-    impl TemporaryFile {
-        fn new(name: &str, text: &str) -> TemporaryFile {
-            let name = format!("tidemill-{}-{name}.env", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::write(&path, text).unwrap();
-            TemporaryFile(path)
-        }
-
-        fn path(&self) -> &str {
-            self.0.to_str().unwrap()
-        }
-    }
-
-    impl Drop for TemporaryFile {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
+    use crate::config::temporary::TemporaryFile;
 
     fn resolved(
         flags: &[(&'static str, &str)],
@@ -445,6 +355,11 @@ mod tests {
         let problem = set("TIDEMILL_LOG").unwrap_err().to_string();
         assert!(problem.contains("UTF-8"), "{problem}");
         assert!(set("LS_COLORS").is_ok());
+        for name in ["TIDEMILL_API_KEY", "TIDEMILL_API_KEY_FILE"] {
+            let problem = set(name).unwrap_err().to_string();
+            assert!(problem.contains("TIDEMILL_API_KEY") && problem.contains("UTF-8"));
+            assert!(!problem.contains("fo"), "{problem}");
+        }
     }
 
     #[test]

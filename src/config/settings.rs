@@ -4,6 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::network::Network;
+use super::origins::Origins;
+use super::rates::RatePolicy;
+use super::secret::Secret;
+use super::spec::Spec;
 use super::table::OPTIONS;
 use super::text;
 
@@ -35,6 +40,38 @@ pub struct Config {
     pub tls_client_auth: Option<ClientAuth>,
     /// How often the files are looked at for a change.
     pub tls_reload_interval: Option<Duration>,
+
+    /// Origins whose pages may open WebSockets. `None`: the server's own, and while only this
+    /// machine can connect, loopback origins and `null` too.
+    pub origins: Option<Origins>,
+    /// The same for the echo dialect. `None`: as `origins`.
+    pub origins_echo: Option<Origins>,
+    /// HMAC secrets of tokens, one a line, or a JWK Set of `oct` keys.
+    pub token_secret: Option<Secret>,
+    /// Public keys of tokens: PEM, or a JWK Set.
+    pub token_public_key: Option<Secret>,
+    /// Where a JWK Set of public keys is fetched.
+    pub token_jwks_url: Option<String>,
+    /// How often it is fetched anew.
+    pub token_jwks_interval: Duration,
+    /// Refuse upgrades without a token. `None`: where there are token keys; see
+    /// [`Config::token_is_required`].
+    pub token_required: Option<bool>,
+    /// The cookie that may bring the token.
+    pub token_cookie: Option<String>,
+    /// How far apart the clocks of this machine and of a token's issuer may be.
+    pub token_leeway: Duration,
+    /// Issuers, one of which a token must name; empty: whatever it names.
+    pub token_issuer: Vec<String>,
+    /// Audiences, one of which a token must name; empty: whatever it names.
+    pub token_audience: Vec<String>,
+    /// The key of the API. `None`: the API is off.
+    pub api_key: Option<Secret>,
+    /// Peers that are believed whom they speak for.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether those begin each connection with a PROXY header.
+    pub proxy_protocol: bool,
+
     /// Share the port with a process that already listens on it, instead of ending with an error.
     pub takeover: bool,
     /// Reactors, one thread each. `None`: one per core, more when private descriptor tables need
@@ -54,6 +91,21 @@ pub struct Config {
     pub accept_budget: usize,
     /// Bytes a reactor reads from one connection in one turn at most.
     pub read_budget_bytes: usize,
+
+    /// Connections open at once from one address, IPv6 by /64; 0 is off.
+    pub connections_per_ip_max: usize,
+    /// New connections a second from one address; 0 is off.
+    pub connect_rate_per_ip: usize,
+    /// Connections of one address without a finished handshake; 0 is off.
+    pub half_open_per_ip_max: usize,
+    /// Messages and control frames a second from one connection; 0 is off.
+    pub rate_messages: usize,
+    /// Bytes a second from one connection; 0 is off.
+    pub rate_bytes: usize,
+    /// How much of an unused rate may be saved up.
+    pub rate_burst: Duration,
+    /// What is done with a connection over its rate.
+    pub rate_policy: RatePolicy,
 
     /// Largest message, after its fragments are joined.
     pub message_bytes_max: usize,
@@ -171,6 +223,13 @@ impl Config {
         text::log_asks_for_trace(&self.log)
     }
 
+    /// The options that differ in `other` and that only a restart can change. What
+    /// [`Spec::reloads`] is not among them.
+    pub fn changes(&self, other: &Config) -> Vec<&'static Spec> {
+        let differs = |spec: &&Spec| !spec.reloads() && spec.show(self) != spec.show(other);
+        OPTIONS.iter().filter(differs).collect()
+    }
+
     /// What the table's defaults are written over.
     fn blank() -> Config {
         Config {
@@ -183,6 +242,20 @@ impl Config {
             tls_client_ca: None,
             tls_client_auth: None,
             tls_reload_interval: None,
+            origins: None,
+            origins_echo: None,
+            token_secret: None,
+            token_public_key: None,
+            token_jwks_url: None,
+            token_jwks_interval: Duration::ZERO,
+            token_required: None,
+            token_cookie: None,
+            token_leeway: Duration::ZERO,
+            token_issuer: Vec::new(),
+            token_audience: Vec::new(),
+            api_key: None,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             takeover: false,
             reactors: None,
             pin_cores: false,
@@ -192,6 +265,13 @@ impl Config {
             backlog: 0,
             accept_budget: 0,
             read_budget_bytes: 0,
+            connections_per_ip_max: 0,
+            connect_rate_per_ip: 0,
+            half_open_per_ip_max: 0,
+            rate_messages: 0,
+            rate_bytes: 0,
+            rate_burst: Duration::ZERO,
+            rate_policy: RatePolicy::Pause,
             message_bytes_max: 0,
             outbox_bytes_max: None,
             header_bytes_max: 0,
@@ -344,6 +424,30 @@ mod tests {
             .map(ToString::to_string)
             .collect();
         assert_eq!(listen, ["127.0.0.1:7000", "[::1]:7000"]);
+    }
+
+    #[test]
+    fn what_a_running_server_cannot_change_is_named() {
+        let names = |other: &Config| -> Vec<&str> {
+            let changes = Config::default().changes(other);
+            changes.iter().map(|spec| spec.name).collect()
+        };
+        let other = Config {
+            origins: Some(Origins::same_origin()),
+            origins_echo: Some(Origins::same_origin()),
+            token_secret: Some(Secret::new("one")),
+            token_public_key: Some(Secret::new("two")),
+            api_key: Some(Secret::new("three")),
+            ..Config::default()
+        };
+        assert_eq!(names(&other), [""; 0]);
+        let other = Config {
+            token_leeway: Duration::ZERO,
+            backlog: 5,
+            rate_policy: RatePolicy::Close,
+            ..other
+        };
+        assert_eq!(names(&other), ["backlog", "token-leeway", "rate-policy"]);
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! [`Spec`]: one option, and all that follows from it: its names, its line of help and of the
 //! README, reading and writing its value, and what an error about it says.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::path::Path;
 
 use super::error::{BadValue, ConfigError};
 use super::group::Group;
+use super::kind::Kind;
 use super::settings::Config;
 use super::source::Source;
 use super::table::OPTIONS;
-use super::value;
+use super::url;
 
-/// One option. Its flag is `--name`, its variable `TIDEMILL_NAME`.
+/// One option. Its flag is `--name`, its variable `TIDEMILL_NAME`. A secret has no flag, as command
+/// lines are seen by others, and instead `TIDEMILL_NAME_FILE`, the path of a file that holds it.
 pub struct Spec {
     /// The flag without its dashes.
     pub name: &'static str,
@@ -43,46 +44,34 @@ impl Spec {
         )
     }
 
+    /// The variable of the file that holds a secret: `TIDEMILL_API_KEY_FILE`.
+    pub fn file_variable(&self) -> Option<String> {
+        self.is_secret().then(|| self.variable() + "_FILE")
+    }
+
+    /// Whether the value may be shown to nobody.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Secret(_))
+    }
+
+    /// Whether a running server takes a new value on SIGHUP. The others need a restart.
+    pub fn reloads(&self) -> bool {
+        self.is_secret() || matches!(self.name, "origins" | "origins-echo")
+    }
+
     /// What may be set, with the reason.
     pub fn allowed(&self) -> String {
-        let values = match &self.kind {
-            Kind::Bool(_) => "true or false".to_owned(),
-            Kind::Count(range, _) => show_range(range, value::show_plain),
-            Kind::AutoCount(range, _) => {
-                format!("{}, or auto", show_range(range, value::show_plain))
-            }
-            Kind::Size(range, _) => show_range(range, value::show_size),
-            Kind::AutoSize(range, _) => format!("{}, or auto", show_range(range, value::show_size)),
-            Kind::Time(range, _) => show_times(range),
-            Kind::TimeOrOff(range, _) => format!("{}, or 0 for off", show_times(range)),
-            Kind::Text(text) => text.allowed.to_owned(),
-        };
+        let values = self.kind.allowed();
         match self.reason {
             "" => values,
             reason => format!("{values} ({reason})"),
         }
     }
 
-    /// The value in `config`, in the form in which it could be set. Empty: nothing is set and the
-    /// server decides.
+    /// The value in `config`, in the form in which it could be set; of a secret, that it is set.
+    /// Empty: nothing is set and the server decides.
     pub fn show(&self, config: &Config) -> String {
-        // The table knows each field by one function that lends it mutably; a copy lends it too.
-        let mut config = config.clone();
-        let or_empty = |shown: Option<String>| shown.unwrap_or_default();
-        match &self.kind {
-            Kind::Bool(field) => field(&mut config).to_string(),
-            Kind::Count(_, field) => field(&mut config).to_string(),
-            Kind::AutoCount(_, field) => or_empty(field(&mut config).map(|set| set.to_string())),
-            Kind::Size(_, field) => value::show_size(*field(&mut config) as u64),
-            Kind::AutoSize(_, field) => {
-                or_empty(field(&mut config).map(|set| value::show_size(set as u64)))
-            }
-            Kind::Time(_, field) => value::show_duration(*field(&mut config)),
-            Kind::TimeOrOff(_, field) => {
-                value::show_duration(field(&mut config).unwrap_or_default())
-            }
-            Kind::Text(text) => (text.show)(&config),
-        }
+        self.kind.show(config)
     }
 
     /// The value in `config` for people: as [`Spec::show`], and how the server decides where
@@ -97,65 +86,17 @@ impl Spec {
 
     /// Reads `text` into its field of `config`. The error says what is wrong with the text.
     pub(super) fn read(&self, text: &str, config: &mut Config) -> Result<(), String> {
-        match &self.kind {
-            Kind::Bool(field) => *field(config) = value::boolean(text)?,
-            Kind::Count(range, field) => *field(config) = bounded(value::count(text)?, range)?,
-            Kind::AutoCount(range, field) => {
-                *field(config) = unless_auto(text, |text| bounded(value::count(text)?, range))?;
-            }
-            Kind::Size(range, field) => *field(config) = bounded(value::size(text)?, range)?,
-            Kind::AutoSize(range, field) => {
-                *field(config) = unless_auto(text, |text| bounded(value::size(text)?, range))?;
-            }
-            Kind::Time(range, field) => {
-                *field(config) = bounded_time(value::duration(text)?, range)?;
-            }
-            Kind::TimeOrOff(range, field) => {
-                let off = text.eq_ignore_ascii_case("off");
-                let set = if off {
-                    Duration::ZERO
-                } else {
-                    value::duration(text)?
-                };
-                *field(config) = match set {
-                    Duration::ZERO => None,
-                    set => Some(bounded_time(set, range)?),
-                };
-            }
-            Kind::Text(option) => (option.read)(text, config)?,
-        }
-        Ok(())
+        self.kind.read(text, config)
+    }
+
+    /// Reads the file at `path` into the field of a secret. The error says what is wrong with it.
+    pub(super) fn read_file(&self, path: &Path, config: &mut Config) -> Result<(), String> {
+        self.kind.read_file(path, config)
     }
 
     /// Whether the field in `config` is within its bounds, however it came there.
     pub(super) fn check(&self, config: &Config) -> Result<(), String> {
-        let mut copy = config.clone();
-        match &self.kind {
-            Kind::Bool(_) => Ok(()),
-            Kind::Count(range, field) | Kind::Size(range, field) => {
-                bounded(*field(&mut copy) as u64, range).map(drop)
-            }
-            Kind::AutoCount(range, field) | Kind::AutoSize(range, field) => {
-                field(&mut copy).map_or(Ok(()), |set| bounded(set as u64, range).map(drop))
-            }
-            Kind::Time(range, field) => bounded_time(*field(&mut copy), range).map(drop),
-            Kind::TimeOrOff(range, field) => {
-                field(&mut copy).map_or(Ok(()), |set| bounded_time(set, range).map(drop))
-            }
-            Kind::Text(option) => match (option.show)(config) {
-                shown if shown.is_empty() => Ok(()),
-                shown => {
-                    (option.read)(&shown, &mut copy)?;
-                    let same = copy == *config;
-                    same.then_some(()).ok_or_else(|| {
-                        format!(
-                            "not the form it is kept in, write {:?}",
-                            (option.show)(&copy)
-                        )
-                    })
-                }
-            },
-        }
+        self.kind.check(config)
     }
 
     /// Writes the default into its field.
@@ -174,6 +115,10 @@ impl Spec {
 
     /// The error about `value`, which `origin` gave to this option.
     pub(super) fn error(&self, value: &str, origin: Source, problem: String) -> ConfigError {
+        let value = match self.is_secret() {
+            true => "(not shown)".to_owned(),
+            false => url::without_user(value),
+        };
         let mut shown: String = value.chars().take(VALUE_CHARS_SHOWN).collect();
         if shown.len() < value.len() {
             shown.push('…');
@@ -209,73 +154,14 @@ impl Preset {
     }
 }
 
-/// How a value is read and bounded, and the field of [`Config`] that keeps it.
-pub(super) enum Kind {
-    Bool(Field<bool>),
-    Count(RangeInclusive<u64>, Field<usize>),
-    AutoCount(RangeInclusive<u64>, Field<Option<usize>>),
-    Size(RangeInclusive<u64>, Field<usize>),
-    AutoSize(RangeInclusive<u64>, Field<Option<usize>>),
-    Time(RangeInclusive<Duration>, Field<Duration>),
-    TimeOrOff(RangeInclusive<Duration>, Field<Option<Duration>>),
-    Text(Text),
-}
-
-/// An option with a form of its own.
-pub(super) struct Text {
-    pub allowed: &'static str,
-    pub read: fn(&str, &mut Config) -> Result<(), String>,
-    pub show: fn(&Config) -> String,
-}
-
-pub(super) type Field<T> = fn(&mut Config) -> &mut T;
-
-fn bounded(number: u64, range: &RangeInclusive<u64>) -> Result<usize, String> {
-    if number < *range.start() {
-        return Err("below the least that is allowed".to_owned());
-    }
-    match usize::try_from(number) {
-        Ok(number_here) if number <= *range.end() => Ok(number_here),
-        _ => Err("above the most that is allowed".to_owned()),
-    }
-}
-
-fn bounded_time(time: Duration, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
-    match time {
-        _ if time < *range.start() => Err("shorter than what is allowed".to_owned()),
-        _ if time > *range.end() => Err("longer than what is allowed".to_owned()),
-        _ => Ok(time),
-    }
-}
-
-fn unless_auto<T>(
-    text: &str,
-    read: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, String> {
-    match text {
-        _ if text.eq_ignore_ascii_case("auto") => Ok(None),
-        _ => read(text).map(Some),
-    }
-}
-
-fn show_range(range: &RangeInclusive<u64>, show: fn(u64) -> String) -> String {
-    format!("{} to {}", show(*range.start()), show(*range.end()))
-}
-
-fn show_times(range: &RangeInclusive<Duration>) -> String {
-    format!(
-        "{} to {}",
-        value::show_duration(*range.start()),
-        value::show_duration(*range.end())
-    )
-}
-
 /// A value in an error is cut here: the line should stay a line.
 const VALUE_CHARS_SHOWN: usize = 80;
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::ops::RangeInclusive;
+    use std::time::Duration;
 
     use super::*;
 
@@ -304,6 +190,27 @@ mod tests {
         ("tls-client-ca", "/etc/tls/clients.pem"),
         ("tls-client-auth", "optional"),
         ("tls-reload-interval", "15m"),
+        ("origins", "same-origin,https://*.example.com,null"),
+        ("origins-echo", "*"),
+        ("token-secret", "(set)"),
+        ("token-public-key", "(set)"),
+        ("token-jwks-url", "https://issuer.example/jwks.json"),
+        ("token-jwks-interval", "60s"),
+        ("token-required", "false"),
+        ("token-cookie", "session"),
+        ("token-leeway", "0"),
+        ("token-issuer", "https://issuer.example,me"),
+        ("token-audience", "tidemill,you"),
+        ("api-key", "(set)"),
+        ("trusted-proxies", "127.0.0.1,10.0.0.0/8,fd00::/8"),
+        ("proxy-protocol", "true"),
+        ("max-connections-per-ip", "50"),
+        ("connect-rate-per-ip", "10"),
+        ("half-open-per-ip", "20"),
+        ("rate-messages", "100"),
+        ("rate-bytes", "64KiB"),
+        ("rate-burst", "2500ms"),
+        ("rate-policy", "close"),
         ("max-mail-bytes", "100MiB"),
         ("handshake-timeout", "30s"),
         ("message-timeout", "15m"),
@@ -401,7 +308,7 @@ mod tests {
                         .filter(|time| !time.is_zero());
                     [below, range.end().checked_add(step)].map(|edge| Some(time(&edge?)))
                 }
-                Kind::Bool(_) | Kind::Text(_) => continue,
+                Kind::Bool(_) | Kind::AutoBool(_) | Kind::Text(_) | Kind::Secret(_) => continue,
             };
             for text in beyond.into_iter().flatten() {
                 assert!(
@@ -422,6 +329,7 @@ mod tests {
     fn auto_and_off_are_words_for_nothing_set() {
         let mut config = Config {
             reactors: Some(5),
+            token_required: Some(true),
             buffer_bytes_max: Some(1 << 20),
             idle_timeout: Some(Duration::from_secs(1)),
             ..Config::default()
@@ -429,11 +337,36 @@ mod tests {
         for (name, text) in [
             ("reactors", "auto"),
             ("max-buffer-bytes", "AUTO"),
+            ("token-required", "auto"),
             ("idle-timeout", "off"),
         ] {
             assert_eq!(Spec::named(name).unwrap().read(text, &mut config), Ok(()));
         }
         assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn the_options_that_reload_exist() {
+        let reload = OPTIONS.iter().filter(|spec| spec.reloads());
+        let names: Vec<&str> = reload.map(|spec| spec.name).collect();
+        let expected = [
+            "origins",
+            "origins-echo",
+            "token-secret",
+            "token-public-key",
+            "api-key",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_password_in_a_url_does_not_reach_an_error() {
+        let spec = Spec::named("token-jwks-url").unwrap();
+        let text = "https://me:hunter2@issuer.example/keys";
+        let problem = spec.read(text, &mut Config::default()).unwrap_err();
+        let error = spec.error(text, Source::Flag, problem).to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+        assert!(error.contains("https://***@issuer.example/keys"), "{error}");
     }
 
     #[test]

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use super::access;
 use super::group::Group;
+use super::kind::{Kind, Text};
+use super::rates;
 use super::settings::{Accept, DefaultPath, Dialect, FdTables, LogFormat};
-use super::spec::{Kind, Preset, Spec, Text};
+use super::spec::{Preset, Spec};
 use super::text;
 use super::tls;
 use super::value;
@@ -21,14 +24,14 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Text(Text {
             allowed: "1 to 16 addresses such as 0.0.0.0:7000 or [::]:7000; off with TLS_LISTEN",
             read: |text, config| {
-                config.listen = Some(value::addresses_or_off(text, ADDRESSES_MAX)?);
+                config.listen = Some(value::list_or_off(text, ADDRESSES_MAX, value::address)?);
                 Ok(())
             },
             show: |config| {
                 config
                     .listen
                     .as_deref()
-                    .map(value::show_addresses_or_off)
+                    .map(value::show_list_or_off)
                     .unwrap_or_default()
             },
         }),
@@ -43,10 +46,10 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Text(Text {
             allowed: "off, or 1 to 16 addresses such as 127.0.0.1:7001",
             read: |text, config| {
-                config.admin_listen = value::addresses_or_off(text, ADDRESSES_MAX)?;
+                config.admin_listen = value::list_or_off(text, ADDRESSES_MAX, value::address)?;
                 Ok(())
             },
-            show: |config| value::show_addresses_or_off(&config.admin_listen),
+            show: |config| value::show_list_or_off(&config.admin_listen),
         }),
     },
     Spec {
@@ -90,6 +93,20 @@ pub static OPTIONS: &[Spec] = &[
     tls::CLIENT_CA,
     tls::CLIENT_AUTH,
     tls::RELOAD_INTERVAL,
+    access::ORIGINS,
+    access::ORIGINS_ECHO,
+    access::TOKEN_SECRET,
+    access::TOKEN_PUBLIC_KEY,
+    access::TOKEN_JWKS_URL,
+    access::TOKEN_JWKS_INTERVAL,
+    access::TOKEN_REQUIRED,
+    access::TOKEN_COOKIE,
+    access::TOKEN_LEEWAY,
+    access::TOKEN_ISSUER,
+    access::TOKEN_AUDIENCE,
+    access::API_KEY,
+    access::TRUSTED_PROXIES,
+    access::PROXY_PROTOCOL,
     Spec {
         name: "max-connections",
         group: Group::Capacity,
@@ -153,6 +170,13 @@ pub static OPTIONS: &[Spec] = &[
         reason: "the other connections wait while one is read",
         kind: Kind::Size(4 * KIB..=64 * MIB, |config| &mut config.read_budget_bytes),
     },
+    rates::CONNECTIONS_PER_IP,
+    rates::CONNECT_RATE_PER_IP,
+    rates::HALF_OPEN_PER_IP,
+    rates::MESSAGES,
+    rates::BYTES,
+    rates::BURST,
+    rates::POLICY,
     Spec {
         name: "max-message-bytes",
         group: Group::Sizes,
@@ -329,7 +353,9 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Text(Text {
             allowed: "up to 64 names of letters, digits and the signs of an HTTP token",
             read: |text, config| {
-                config.subprotocols = value::list(text, SUBPROTOCOLS_MAX, text::token)?;
+                config.subprotocols = value::list(text, SUBPROTOCOLS_MAX, |item| {
+                    text::token(item, "a subprotocol")
+                })?;
                 Ok(())
             },
             show: |config| value::show_list(&config.subprotocols),
@@ -421,7 +447,7 @@ pub static OPTIONS: &[Spec] = &[
         placeholder: "FILE",
         preset: Preset::Nothing,
         help: "A file of TIDEMILL_NAME=value lines, for what is set nowhere else",
-        reason: "read at start, at most 1MiB",
+        reason: "read at start and on SIGHUP, at most 1MiB",
         kind: Kind::Text(Text {
             allowed: "the path of a readable file",
             read: |text, config| {

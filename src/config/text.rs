@@ -1,5 +1,5 @@
-//! The options whose value is text with rules of its own: a path prefix, subprotocols, the Server
-//! field, a log filter.
+//! The options whose value is text with rules of its own: a path prefix, names that are tokens, the
+//! Server field, a log filter.
 
 use log::LevelFilter;
 
@@ -25,13 +25,13 @@ pub(super) fn path_prefix(text: &str) -> Result<String, String> {
     Ok(prefix.to_owned())
 }
 
-/// Reads the name of one subprotocol.
-pub(super) fn token(text: &str) -> Result<String, String> {
+/// Reads the name of something, which is a token.
+pub(super) fn token(text: &str, of: &str) -> Result<String, String> {
     // RFC 9110, 5.6.2: what a token is made of.
     let allowed = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     if let Some(bad) = text.chars().find(|c| !allowed(*c)) {
         return Err(format!(
-            "{bad:?} in {text:?} cannot stand in the name of a subprotocol"
+            "{bad:?} in {text:?} cannot stand in the name of {of}"
         ));
     }
     if text.len() > TOKEN_BYTES_MAX {
@@ -131,12 +131,15 @@ mod tests {
     #[test]
     fn a_subprotocol_is_a_token() {
         assert_eq!(
-            token("graphql-transport-ws"),
+            token("graphql-transport-ws", "a subprotocol"),
             Ok("graphql-transport-ws".to_owned())
         );
-        assert_eq!(token("v1.chat+json"), Ok("v1.chat+json".to_owned()));
+        assert_eq!(
+            token("v1.chat+json", "a subprotocol"),
+            Ok("v1.chat+json".to_owned())
+        );
         for text in ["a b", "a;b", "a\"b", "(a)", "ü", "a/b"] {
-            assert!(token(text).is_err(), "{text}");
+            assert!(token(text, "a cookie").is_err(), "{text}");
         }
     }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::group::Group;
+use super::kind::{Kind, Text};
 use super::settings::ClientAuth;
-use super::spec::{Kind, Preset, Spec, Text};
+use super::spec::{Preset, Spec};
 use super::table::ADDRESSES_MAX;
 use super::value;
 
@@ -27,10 +28,10 @@ pub(super) const LISTEN: Spec = Spec {
     kind: Kind::Text(Text {
         allowed: "off, or 1 to 16 addresses such as 0.0.0.0:7443",
         read: |text, config| {
-            config.tls_listen = value::addresses_or_off(text, ADDRESSES_MAX)?;
+            config.tls_listen = value::list_or_off(text, ADDRESSES_MAX, value::address)?;
             Ok(())
         },
-        show: |config| value::show_addresses_or_off(&config.tls_listen),
+        show: |config| value::show_list_or_off(&config.tls_listen),
     }),
 };
 

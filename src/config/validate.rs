@@ -24,6 +24,7 @@ impl Config {
         self.check_addresses()?;
         self.check_tls()?;
         self.check_sizes()?;
+        self.check_access()?;
         if self.accept == Accept::Handoff && self.fd_tables == FdTables::Private {
             return Err(ConfigError::Conflict(
                 "TIDEMILL_ACCEPT=handoff passes sockets between reactors, which \
@@ -84,6 +85,7 @@ impl Config {
                 ));
             }
         }
+        warnings.extend(self.access_warnings());
         warnings
     }
 

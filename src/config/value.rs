@@ -136,19 +136,23 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
-/// Reads addresses, or the word for none.
-pub(super) fn addresses_or_off(text: &str, items_max: usize) -> Result<Vec<SocketAddr>, String> {
+/// Reads a list, or the word for an empty one.
+pub(super) fn list_or_off<T: Clone + Eq + Hash>(
+    text: &str,
+    items_max: usize,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
     match text {
         _ if text.eq_ignore_ascii_case("off") => Ok(Vec::new()),
-        _ => list(text, items_max, address),
+        _ => list(text, items_max, read),
     }
 }
 
-/// Writes them: the other way of [`addresses_or_off`].
-pub(super) fn show_addresses_or_off(addresses: &[SocketAddr]) -> String {
-    match addresses {
+/// Writes it: the other way of [`list_or_off`].
+pub(super) fn show_list_or_off<T: ToString>(items: &[T]) -> String {
+    match items {
         [] => "off".to_owned(),
-        addresses => show_list(addresses),
+        items => show_list(items),
     }
 }
 

@@ -5,16 +5,18 @@
 
 mod cork;
 mod outbox;
+mod visitors;
 
 use std::io;
 
 use bytes::Bytes;
 pub use cork::Cork;
 pub use outbox::Outbox;
+pub use visitors::{Identity, Visitors};
 
 use crate::{
     protocol::{
-        http::{Body, HeadScan},
+        http::{Body, HeadScan, Reason},
         session::{Input, Session},
     },
     transport::{Transport, tls::SealBuffer},
@@ -35,6 +37,8 @@ pub struct Link {
     pub flags: Flags,
     /// What it speaks once it is open.
     pub dialect: u8,
+    /// Why it gets no upgrade, but answers to plain requests.
+    pub shed: Option<Reason>,
     /// When bytes last came.
     pub last_seen: Tick,
     /// What it means depends on the stage: the accept or the last request; the last ping; our
@@ -55,6 +59,8 @@ pub struct Link {
 /// Where a connection stands.
 #[derive(Debug)]
 pub enum Stage {
+    /// A proxy says first for whom it speaks.
+    Preamble,
     /// Speaks HTTP; the box exists while a request is incomplete.
     Http(Option<Box<Exchange>>),
     /// Speaks WebSocket.
@@ -81,6 +87,7 @@ impl Link {
             transport,
             flags,
             dialect: 0,
+            shed: None,
             last_seen: now,
             since: now,
             deadline: 0,
@@ -124,7 +131,7 @@ impl Link {
     pub fn is_readable(&self) -> bool {
         !self
             .flags
-            .has(Flags::PAUSED | Flags::SUSPENDED | Flags::FINISHING)
+            .has(Flags::PAUSED | Flags::SUSPENDED | Flags::RATED | Flags::FINISHING)
             && !self.is_dead()
     }
 
@@ -197,8 +204,8 @@ impl Flags {
     pub const UNFLUSHED: Self = Self(1 << 3);
     /// A ping is out and nothing has come since.
     pub const PINGED: Self = Self(1 << 4);
-    /// Came when the server was full: gets answers to plain requests, but no upgrade.
-    pub const SHED: Self = Self(1 << 5);
+    /// Sent more than its rate: nothing is read until that is made up for.
+    pub const RATED: Self = Self(1 << 5);
     /// Accepted on the admin listener.
     pub const ADMIN: Self = Self(1 << 6);
     /// Ends as soon as the outbox is empty, by an orderly close.

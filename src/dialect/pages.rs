@@ -1,9 +1,6 @@
 //! Plain HTTP: a page to try the echo, health, readiness and metrics.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -20,12 +17,6 @@ const PAGE: &str = include_str!("page.html");
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
                            script-src 'unsafe-inline'; connect-src 'self' ws: wss:; img-src data:";
 
-/// Seconds since 1970.
-fn now() -> i64 {
-    let passed = SystemTime::now().duration_since(UNIX_EPOCH);
-    passed.map_or(0, |passed| passed.as_secs().cast_signed())
-}
-
 /// Answers to plain requests.
 #[derive(Debug)]
 pub struct Pages {
@@ -41,7 +32,7 @@ impl Pages {
             registry: Arc::clone(registry),
             has_page: config.serves(Dialect::Pages),
             has_admin: !config.admin_listen.is_empty(),
-            started: now().unsigned_abs(),
+            started: sys::unix_seconds().unsigned_abs(),
         }
     }
 
@@ -49,11 +40,11 @@ impl Pages {
     pub fn answer(&self, path: &str, incoming: &Incoming<'_>, speaks: bool) -> Response {
         let page = match path {
             "/health" => json(200, r#"{"status":"healthy"}"#),
-            "/ready" if incoming.is_unavailable => json(503, r#"{"status":"unavailable"}"#),
+            "/ready" if incoming.is_unavailable() => json(503, r#"{"status":"unavailable"}"#),
             "/ready" => json(200, r#"{"status":"ready"}"#),
             "/metrics" if self.may_scrape(incoming) => self.metrics(),
             "/metrics" => json(403, METRICS_ELSEWHERE),
-            "/" if self.has_page && !incoming.is_admin => page(),
+            "/" if self.has_page && !incoming.is_admin() => page(),
             _ if speaks => return upgrade_required(),
             _ => return self.unknown(),
         };
@@ -70,10 +61,7 @@ impl Pages {
     /// Counters tell about everyone: they are for the admin listener or, without one, for this
     /// machine.
     fn may_scrape(&self, incoming: &Incoming<'_>) -> bool {
-        let local = incoming
-            .remote()
-            .is_some_and(|remote| remote.ip().to_canonical().is_loopback());
-        incoming.is_admin || (local && !self.has_admin)
+        incoming.is_admin() || (incoming.is_local() && !self.has_admin)
     }
 
     fn metrics(&self) -> Response {
@@ -82,7 +70,7 @@ impl Pages {
             resident_bytes: sys::resident_bytes(),
             descriptors_max: sys::descriptor_limit().map_or(0, |limit| limit.soft),
             start_time_seconds: self.started,
-            time_seconds: now(),
+            time_seconds: sys::unix_seconds(),
         };
         let text = self.registry.prometheus(&process);
         Response::new(200).body(

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::{
+    api::Api,
     echo::{self, WELCOME},
     pages::Pages,
 };
 use crate::{
     config::{Config, DefaultPath, Dialect},
     handler::{
-        Accept, Failure, Handler, Incoming, Message, Peer, Reason, Response, Upgrade, Verdict,
+        Accept, Door, Failure, Handler, Incoming, Message, OriginList, Peer, Reason, Refusal,
+        Response, Upgrade, Verdict,
     },
     metrics::Registry,
     protocol::handshake::select_protocol,
@@ -20,6 +22,7 @@ use crate::{
 pub struct Router {
     config: Config,
     pages: Pages,
+    api: Api,
 }
 
 /// The dialect of one connection.
@@ -34,6 +37,7 @@ impl Router {
         Self {
             config: config.clone(),
             pages: Pages::new(config, registry),
+            api: Api::new(config),
         }
     }
 
@@ -59,11 +63,18 @@ impl Handler for Router {
 
     const DIALECTS: &'static [&'static str] = &["welcome", "echo"];
 
+    fn door(&self, incoming: &Incoming<'_>) -> Result<Door, Refusal> {
+        match self.route(incoming.request.path()) {
+            Some(State::Welcome) if !incoming.is_admin() => Ok(Door::default()),
+            Some(State::Echo) if !incoming.is_admin() => {
+                Ok(Door::default().origins(OriginList::Echo))
+            }
+            _ => Err(Reason::UnknownPath.into()),
+        }
+    }
+
     fn upgrade(&mut self, incoming: &Incoming<'_>, upgrade: &Upgrade<'_>) -> Verdict<State> {
-        let route = (!incoming.is_admin)
-            .then(|| self.route(incoming.request.path()))
-            .flatten();
-        let Some(state) = route else {
+        let Some(state) = self.route(incoming.request.path()) else {
             return Verdict::Refuse(Reason::UnknownPath.into());
         };
         let accept = Accept::new(state);
@@ -93,12 +104,15 @@ impl Handler for Router {
         Ok(())
     }
 
-    fn request(&mut self, incoming: &Incoming<'_>, _body: &[u8]) -> Response {
+    fn request(&mut self, incoming: &Incoming<'_>, body: &[u8]) -> Response {
         let path = incoming.request.path();
         let Some(path) = strip_prefix(path, &self.config.path_prefix) else {
             return self.pages.unknown();
         };
-        let speaks = !incoming.is_admin && self.route(incoming.request.path()).is_some();
+        if let Some(method) = path.strip_prefix("/api/") {
+            return self.api.answer(method, incoming, body);
+        }
+        let speaks = !incoming.is_admin() && self.route(incoming.request.path()).is_some();
         self.pages.answer(path, incoming, speaks)
     }
 

@@ -1,21 +1,62 @@
-//! Who may come in. So far: how many.
+//! Who may come in, and what they may do.
 //!
 //! One [`Gate`] is shared by all reactors. It is touched when a connection comes and goes, and
-//! once a turn in which buffers grew or shrank; never for a message.
+//! once a turn in which buffers grew or shrank; never for a message. Beside it stand the rules
+//! themselves, all of them pure: what they need to know of sockets and clocks is an argument.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+pub mod address;
+pub mod channel;
+mod credentials;
+pub mod forwarded;
+pub mod origin;
+mod policy;
+pub mod rate;
+mod redact;
+pub mod token;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock, RwLock,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+use address::{Addresses, Caps};
+pub use credentials::{Credentials, Place};
+pub use policy::{Journey, KeyCheck, OriginList, Policy};
+pub use redact::redact;
+use token::{Revocation, RevocationsFull, Tokens};
+
+use crate::config::Config;
 
 /// Upgrades are refused while more than this share of the buffer budget is in use.
 const BUFFERS_FULL_PERCENT: usize = 80;
 
-/// The counts that hold for the whole process.
-#[derive(Debug)]
+/// Takes a revocation to all who hold connections.
+pub type Herald = Box<dyn Fn(&Arc<Revocation>) + Send + Sync>;
+
+/// What holds for the whole process: the counts, the addresses, the tokens and the policy.
 pub struct Gate {
     connections: AtomicUsize,
     connections_max: usize,
     buffered_bytes: AtomicUsize,
     buffer_bytes_max: usize,
     draining: AtomicBool,
+    /// Present when anything is counted by address.
+    pub addresses: Option<Addresses>,
+    pub tokens: Tokens,
+    policy: RwLock<Arc<Policy>>,
+    herald: OnceLock<Herald>,
+    /// When a line about each kind of refusal may be written next, whichever reactor it is.
+    lines: Box<[Line]>,
+}
+
+/// A line of the log that is written now and then.
+#[derive(Debug, Default)]
+struct Line {
+    next: AtomicU32,
+    untold: AtomicU32,
 }
 
 /// Why a newcomer is not let in.
@@ -25,15 +66,93 @@ pub enum Full {
     Draining,
 }
 
+/// What one process holds at the most.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub connections_max: usize,
+    pub buffer_bytes_max: usize,
+    pub ticks_per_second: u32,
+    /// Kinds of refusals.
+    pub refusals: usize,
+}
+
 impl Gate {
-    pub fn new(connections_max: usize, buffer_bytes_max: usize) -> Self {
+    pub fn new(config: &Config, bounds: Bounds, policy: Policy, tokens: Tokens) -> Self {
+        let narrow = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let caps = Caps {
+            connections_max: narrow(config.connections_per_ip_max),
+            half_open_max: narrow(config.half_open_per_ip_max),
+            connects_per_second: narrow(config.connect_rate_per_ip),
+            ticks_per_second: bounds.ticks_per_second,
+        };
+        let counts = [
+            caps.connections_max,
+            caps.half_open_max,
+            caps.connects_per_second,
+        ];
+        let is_counting = counts.iter().any(|cap| *cap > 0);
         Self {
             connections: AtomicUsize::new(0),
-            connections_max,
+            connections_max: bounds.connections_max,
             buffered_bytes: AtomicUsize::new(0),
-            buffer_bytes_max,
+            buffer_bytes_max: bounds.buffer_bytes_max,
             draining: AtomicBool::new(false),
+            addresses: is_counting.then(|| Addresses::new(caps, bounds.connections_max)),
+            tokens,
+            policy: RwLock::new(Arc::new(policy)),
+            herald: OnceLock::new(),
+            lines: (0..bounds.refusals).map(|_| Line::default()).collect(),
         }
+    }
+
+    /// Whether a line about a refusal of this kind may be written at `now`, in ticks: then, how
+    /// many were not since the last one. `pause` is the time between two.
+    pub fn tells(&self, refusal: usize, now: u32, pause: u32) -> Option<u32> {
+        let line = &self.lines[refusal];
+        let next = line.next.load(Relaxed);
+        let is_due = now >= next;
+        let is_ours = || {
+            let swapped = line
+                .next
+                .compare_exchange(next, now + pause, Relaxed, Relaxed);
+            swapped.is_ok()
+        };
+        if is_due && is_ours() {
+            return Some(line.untold.swap(0, Relaxed));
+        }
+        line.untold.fetch_add(1, Relaxed);
+        None
+    }
+
+    /// What is asked of newcomers now.
+    pub fn policy(&self) -> Arc<Policy> {
+        let policy = self.policy.read();
+        Arc::clone(&policy.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// What is asked of newcomers from now on.
+    pub fn replace_policy(&self, policy: Policy) {
+        let current = self.policy.write();
+        *current.unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// Says who carries revocations to the reactors. The first to be named stays.
+    pub fn set_herald(&self, herald: Herald) {
+        let _ = self.herald.set(herald);
+    }
+
+    /// Refuses tokens from now on, and has the connections closed that came by them. `now` is in
+    /// seconds since 1970.
+    ///
+    /// # Errors
+    /// When so many revocations are remembered that there is no room for one more: none of those
+    /// that were acknowledged is forgotten for it.
+    pub fn revoke(&self, revocation: Revocation, now: i64) -> Result<(), RevocationsFull> {
+        self.tokens.revoke(revocation.clone(), now)?;
+        if let Some(herald) = self.herald.get() {
+            herald(&Arc::new(revocation));
+        }
+        Ok(())
     }
 
     /// Counts a connection in, unless it is one too many.
@@ -103,13 +222,37 @@ impl Gate {
     }
 }
 
+impl fmt::Debug for Gate {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Gate")
+            .field("connections", &self.connections)
+            .field("connections_max", &self.connections_max)
+            .field("buffered_bytes", &self.buffered_bytes)
+            .field("draining", &self.draining)
+            .finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{token::Keys, *};
+
+    fn gate() -> Gate {
+        let config = Config::default();
+        let bounds = Bounds {
+            connections_max: 2,
+            buffer_bytes_max: 1000,
+            ticks_per_second: 10,
+            refusals: 2,
+        };
+        let tokens = Tokens::new(Keys::default(), token::Rules::default());
+        Gate::new(&config, bounds, Policy::new(&config, true), tokens)
+    }
 
     #[test]
     fn the_cap_is_inclusive_and_a_leaver_makes_room() {
-        let gate = Gate::new(2, 1000);
+        let gate = gate();
         assert!(gate.enter() && gate.enter());
         assert!(gate.is_full());
         assert!(!gate.enter());
@@ -119,8 +262,18 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_written_once_in_a_while_and_says_how_many_were_not() {
+        let gate = gate();
+        assert_eq!(gate.tells(0, 5, 10), Some(0));
+        assert_eq!(gate.tells(0, 5, 10), None);
+        assert_eq!(gate.tells(0, 14, 10), None);
+        assert_eq!(gate.tells(1, 14, 10), Some(0));
+        assert_eq!(gate.tells(0, 15, 10), Some(2));
+    }
+
+    #[test]
     fn buffers_close_the_gate_at_four_fifths() {
-        let gate = Gate::new(2, 1000);
+        let gate = gate();
         gate.buffer(799);
         assert_eq!(gate.upgrade(), Ok(()));
         gate.buffer(102);

@@ -75,6 +75,7 @@ pub enum Timeout {
     Pong,
     Idle,
     Close,
+    Token,
 }
 
 /// How a TLS handshake came out.
@@ -93,7 +94,7 @@ pub enum TlsHandshake {
 const TLS_HANDSHAKES: [&str; 5] = ["full", "resumed", "failed", "timeout", "plain_http"];
 
 const OPERATIONS: [&str; 3] = ["accept", "receive", "send"];
-const TIMEOUTS: [&str; 5] = ["handshake", "message", "pong", "idle", "close"];
+const TIMEOUTS: [&str; 6] = ["handshake", "message", "pong", "idle", "close", "token"];
 
 /// All counters of one reactor. Aligned so that no two reactors share a cache line.
 #[derive(Debug, Default)]
@@ -114,6 +115,7 @@ pub struct Block {
     timeouts: [Counter; TIMEOUTS.len()],
     tls_handshakes: [Counter; TLS_HANDSHAKES.len()],
     pub slow_consumers: Counter,
+    pub rate_limited: Counter,
     pub buffer_bytes: Counter,
     /// Channels whose home this reactor is.
     pub channels: Counter,
@@ -244,6 +246,7 @@ impl Registry {
         page.buffers();
         page.hub();
         page.reactors();
+        page.reloads();
         if self.labels.tls {
             page.tls(process);
         }
@@ -321,6 +324,11 @@ impl Page<'_> {
             "Connections closed for not reading.",
             |block| &block.slow_consumers,
         );
+        self.sum(
+            "rate_limited_total",
+            "Times that a connection had sent more than its rate.",
+            |block| &block.rate_limited,
+        );
         self.gauge("buffer_bytes", "Memory held for single connections.");
         let buffered = self.registry.total(|block| &block.buffer_bytes);
         self.sample("buffer_bytes", "", buffered);
@@ -344,6 +352,10 @@ impl Page<'_> {
         let expires = registry.reloads.certificate_expires.load(Relaxed);
         let left = expires - process.time_seconds;
         self.sample("tls_certificate_expiry_seconds", "", left);
+    }
+
+    fn reloads(&mut self) {
+        let registry = self.registry;
         self.counter(
             "reloads_total",
             "Files that were read again, by the result.",

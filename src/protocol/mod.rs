@@ -18,6 +18,7 @@ pub mod http;
 mod input;
 mod message;
 mod partial;
+pub mod proxy;
 pub mod session;
 
 pub use error::ProtocolError;

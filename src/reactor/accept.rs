@@ -1,13 +1,16 @@
 //! Taking connections in: in batches, politely refusing what is too much, and never spinning when
 //! the machine has no more to give.
 
-use std::{fs::File, io, time::Duration};
+use std::{fs::File, io, net::SocketAddr, time::Duration};
 
-use mio::{Registry, Token, net::TcpListener};
+use mio::{
+    Registry, Token,
+    net::{TcpListener, TcpStream},
+};
 
-use super::{Mail, Reactor};
+use super::{Mail, Reactor, admission::Place};
 use crate::{
-    connection::{Connection, Flags, Link},
+    connection::{Connection, Flags, Link, Stage},
     handler::{Handler, Reason, Refusal},
     metrics::Operation,
     transport::Transport,
@@ -123,8 +126,10 @@ impl<H: Handler> Reactor<H> {
                 }
                 budget -= 1;
                 match self.listeners[index].socket.accept() {
-                    Ok((stream, _)) if self.hand_to.is_empty() => self.admit(stream, flags),
-                    Ok((stream, _)) => self.hand_over(stream, flags),
+                    Ok((stream, remote)) if self.hand_to.is_empty() => {
+                        self.admit(stream, remote, flags);
+                    }
+                    Ok((stream, remote)) => self.hand_over(stream, remote, flags),
                     Err(error) => self.accept_failed(index, &error),
                 }
             }
@@ -145,70 +150,73 @@ impl<H: Handler> Reactor<H> {
     }
 
     /// Reactor 0 keeps its own share and hands the others theirs, in turn.
-    fn hand_over(&mut self, stream: mio::net::TcpStream, flags: Flags) {
+    fn hand_over(&mut self, stream: TcpStream, remote: SocketAddr, flags: Flags) {
         self.handed = (self.handed + 1) % (self.hand_to.len() + 1);
         match self.handed.checked_sub(1) {
-            None => self.admit(stream, flags),
-            Some(other) => self.hand_to[other].send(Mail::Socket(stream, flags)),
+            None => self.admit(stream, remote, flags),
+            Some(other) => self.hand_to[other].send(Mail::Socket(stream, remote, flags)),
         }
     }
 
     /// Gives a socket a slot and a handshake deadline.
-    pub(super) fn admit(&mut self, stream: mio::net::TcpStream, mut flags: Flags) {
+    pub(super) fn admit(&mut self, stream: TcpStream, remote: SocketAddr, flags: Flags) {
         #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true);
-        let core = &mut self.core;
         if self.shutdown.is_some() {
             return;
         }
-        let Some(transport) = core.transport(stream, flags) else {
+        let Some(place) = self.core.place(remote, flags) else {
             return;
         };
+        let ticket = place.ticket;
+        if self.seat(stream, flags, place).is_none() {
+            self.core.forfeit(ticket);
+        }
+    }
+
+    /// Puts a connection into a slot; `None` if there is none for it, or no use in it.
+    fn seat(&mut self, stream: TcpStream, mut flags: Flags, place: Place) -> Option<()> {
+        let core = &mut self.core;
+        let transport = core.transport(stream, flags)?;
         // Those on their way out sit in the slots for refusals: they take nobody's place.
         let counted = self.connections.len() - core.guests;
         let seats = self.connections.capacity() - core.settings.shed_slots;
         let has_room = counted < seats && core.gate.enter();
-        flags.set(if has_room {
-            Flags::COUNTED
-        } else {
-            Flags::SHED
-        });
-        let link = Link::new(transport, flags, core.now);
+        if has_room {
+            flags.set(Flags::COUNTED);
+        }
+        let mut link = Link::new(transport, flags, core.now);
+        link.shed = match has_room {
+            true => place.refusal,
+            false => Some(Reason::ConnectionCap),
+        };
+        if place.is_trusted && core.settings.proxy_protocol {
+            link.stage = Stage::Preamble;
+        }
         let Ok(key) = self.connections.insert(Connection { link, state: None }) else {
             // Only a socket that another reactor handed over can find every slot taken.
             if has_room {
                 core.gate.leave();
             }
             core.block.refused.add(Reason::ConnectionCap as usize);
-            return;
+            return None;
         };
         core.block.sockets.add(1);
         if !has_room {
             core.guests += 1;
+            core.note_connection_cap();
         }
-        let Some(connection) = self.connections.get_mut(key) else {
-            return;
-        };
-        if let Err(error) = connection
-            .link
-            .transport
-            .register(self.poll.registry(), key.to_token())
-        {
+        let connection = self.connections.get_mut(key)?;
+        core.visitors.come(key.slot, place.ticket, place.is_trusted);
+        let transport = &mut connection.link.transport;
+        if let Err(error) = transport.register(self.poll.registry(), key.to_token()) {
             core.block.io_error(Operation::Accept);
             log::debug!("cannot register a connection error=\"{error}\"");
             core.bury(key, connection);
-            return;
+        } else {
+            core.rearm(key, &mut connection.link);
         }
-        core.rearm(key, &mut connection.link);
-        if flags.has(Flags::SHED) {
-            let cap = core.gate.connections_max();
-            if core.throttles.connection_cap.allow(core.now) {
-                log::warn!(
-                    "connection limit reached, refusing with 503 connections={cap} \
-                     remedy=\"raise ulimit -n or TIDEMILL_MAX_CONNECTIONS\""
-                );
-            }
-        }
+        Some(())
     }
 
     fn accept_failed(&mut self, index: usize, error: &io::Error) {

@@ -32,7 +32,10 @@ impl<H: Handler> Reactor<H> {
             }
             match other {
                 Some(Mail::Hub(mail)) => self.receive_mail(mail),
-                Some(Mail::Socket(stream, flags)) => self.admit(stream, flags),
+                Some(Mail::Socket(stream, remote, flags)) => self.admit(stream, remote, flags),
+                Some(Mail::Revoked(revocation)) => {
+                    self.core.sweep.get_or_insert_default().ask(revocation);
+                }
                 Some(Mail::Certificates(certificates)) => {
                     self.core.certificates = Some(certificates);
                 }

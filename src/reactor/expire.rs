@@ -31,12 +31,16 @@ enum Due {
     Idle,
     Close,
     Linger,
+    /// The allowance is there again.
+    Rate,
+    Token,
     Application,
 }
 
 impl<H: Handler> Reactor<H> {
-    /// Looks at the connections whose timer has come.
+    /// Looks at the connections whose timer has come, or whose token counts no more.
     pub(super) fn expire(&mut self) {
+        self.revoke();
         self.core.wheel.advance(self.core.now);
         for _ in 0..LOOKS_PER_TURN_MAX {
             let Some(slot) = self.core.wheel.pop_due() else {
@@ -46,7 +50,7 @@ impl<H: Handler> Reactor<H> {
                 continue;
             };
             self.visit(key, |core, key, connection| {
-                if let Some((at, due)) = core.due(&mut connection.link)
+                if let Some((at, due)) = core.due(key, &mut connection.link)
                     && at <= core.now
                 {
                     core.act(due, key, connection);
@@ -62,18 +66,19 @@ impl<H: Handler> Reactor<H> {
 impl<H: Handler> Core<H> {
     /// Sets the timer of a connection to what is due for it first.
     pub(super) fn rearm(&mut self, key: Key, link: &mut Link) {
-        match self.due(link) {
+        match self.due(key, link) {
             Some((at, _)) => self.wheel.set(key.slot, at),
             None => self.wheel.cancel(key.slot),
         }
     }
 
     /// The earliest deadline of a connection.
-    fn due(&self, link: &mut Link) -> Option<(Tick, Due)> {
+    fn due(&mut self, key: Key, link: &mut Link) -> Option<(Tick, Due)> {
         let settings = &self.settings;
         let Link {
             stage,
             flags,
+            shed,
             since,
             last_seen,
             deadline,
@@ -85,17 +90,19 @@ impl<H: Handler> Core<H> {
             _ if flags.has(Flags::FINISHING) => {
                 return Some((*since + settings.close_timeout, Due::Close));
             }
-            Stage::Http(_) if flags.has(Flags::SHED) => {
+            Stage::Preamble | Stage::Http(_) if shed.is_some() => {
                 return Some((*since + LINGER, Due::Handshake));
             }
-            Stage::Http(_) => return Some((*since + settings.handshake_timeout, Due::Handshake)),
+            Stage::Preamble | Stage::Http(_) => {
+                return Some((*since + settings.handshake_timeout, Due::Handshake));
+            }
             Stage::Open(session) if session.state() != State::Open => {
                 return Some((*since + settings.close_timeout, Due::Close));
             }
             Stage::Open(session) => session,
         };
         // What waits because we do not read is not the peer's delay, nor is an unread pong.
-        let reading = !flags.has(Flags::PAUSED | Flags::SUSPENDED);
+        let reading = !flags.has(Flags::PAUSED | Flags::SUSPENDED | Flags::RATED);
         // A ping that was answered leaves `since` as it is: the next one keeps its phase.
         let heartbeat = match (settings.ping_interval, flags.has(Flags::PINGED)) {
             (0, _) => None,
@@ -110,7 +117,13 @@ impl<H: Handler> Core<H> {
             .filter(|_| reading && settings.message_timeout > 0)
             .map(|since| (since + settings.message_timeout, Due::Message));
         let application = (*deadline > 0).then_some((*deadline, Due::Application));
-        [heartbeat, idle, message, application]
+        let rate = (settings.rates.as_ref())
+            .filter(|_| flags.has(Flags::RATED))
+            .zip(self.visitors.level(key.slot))
+            .map(|(rates, level)| (*last_seen + rates.ticks_until_under(level), Due::Rate));
+        let expires = self.visitors.expires(key.slot);
+        let token = (expires > 0).then_some((expires, Due::Token));
+        [heartbeat, idle, message, application, rate, token]
             .into_iter()
             .flatten()
             .min_by_key(|(at, _)| *at)
@@ -121,6 +134,7 @@ impl<H: Handler> Core<H> {
             Due::Ping => self.ping(key, connection),
             Due::Application => self.wake_application(key, connection),
             Due::Linger => self.bury(key, connection),
+            Due::Rate => self.resume_rate(key, &mut connection.link),
             Due::Handshake => self.handshake_expired(key, connection),
             Due::Pong => {
                 self.block.timeout(Timeout::Pong);
@@ -134,6 +148,10 @@ impl<H: Handler> Core<H> {
             Due::Idle => {
                 self.block.timeout(Timeout::Idle);
                 self.expel(key, connection, CloseCode::Away, "idle timeout");
+            }
+            Due::Token => {
+                self.block.timeout(Timeout::Token);
+                self.expel(key, connection, CloseCode::Policy, "token expired");
             }
             Due::Message => {
                 self.block.timeout(Timeout::Message);
@@ -158,6 +176,10 @@ impl<H: Handler> Core<H> {
         if connection.link.flags.has(Flags::HANDSHAKING) {
             self.block.timeout(Timeout::Handshake);
             self.handshake_ended(&mut connection.link, TlsHandshake::Timeout);
+            return self.bury(key, connection);
+        }
+        if matches!(connection.link.stage, Stage::Preamble) {
+            self.block.timeout(Timeout::Handshake);
             return self.bury(key, connection);
         }
         if is_between {

@@ -187,7 +187,8 @@ impl<H: Handler> Core<H> {
         session.end();
         link.since = self.now;
         link.unread = None;
-        link.flags.clear(Flags::PAUSED | Flags::SUSPENDED);
+        link.flags
+            .clear(Flags::PAUSED | Flags::SUSPENDED | Flags::RATED);
         link.flags
             .set(Flags::FINISHING | Flags::LINGER | Flags::REARM);
         self.farewell(key, connection, code, reason);
@@ -293,6 +294,7 @@ impl<H: Handler> Reactor<H> {
             self.core.wheel.cancel(key.slot);
             // Dropping the socket closes it; epoll forgets it by itself.
             if let Some(connection) = self.connections.remove(key) {
+                self.core.give_back(key.slot);
                 if connection.link.flags.has(Flags::COUNTED) {
                     self.core.gate.leave();
                 } else {
@@ -301,42 +303,5 @@ impl<H: Handler> Reactor<H> {
                 self.core.block.sockets.subtract(1);
             }
         }
-    }
-
-    /// Over the buffer budget of the process: closes those of this reactor that hold most, until
-    /// the excess is gone.
-    pub(super) fn evict(&mut self) {
-        let is_over = |core: &Core<H>| core.gate.buffer_excess_bytes() > 0;
-        if !is_over(&self.core) && self.core.holders.len() < 2 * self.connections.len() + 1024 {
-            return;
-        }
-        let mut sized = Vec::with_capacity(self.core.holders.len());
-        for key in std::mem::take(&mut self.core.holders) {
-            let Some(connection) = self.connections.get_mut(key) else {
-                continue;
-            };
-            match connection.link.buffered_bytes() {
-                0 => connection.link.flags.clear(Flags::HOLDER),
-                bytes => sized.push((bytes, key)),
-            }
-        }
-        sized.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
-        for (bytes, key) in &sized {
-            if !is_over(&self.core) {
-                break;
-            }
-            self.visit(*key, |core, key, connection| {
-                if core.throttles.buffers.allow(core.now) {
-                    log::warn!(
-                        "buffers exhausted, closing the largest id={} bytes={bytes} \
-                         remedy=\"raise TIDEMILL_MAX_BUFFER_BYTES\"",
-                        core.conn_id(key)
-                    );
-                }
-                core.drop_slow(key, connection);
-            });
-            self.core.publish_buffered();
-        }
-        self.core.holders = sized.into_iter().map(|(_, key)| key).collect();
     }
 }

@@ -1,16 +1,17 @@
 //! Connections that still speak HTTP: one request at a time, answered or upgraded.
 
-use super::Core;
+use super::{Core, refusals::shown};
 use crate::{
     connection::{Connection, Exchange, Flags, Stage},
-    gate::Full,
-    handler::{Accept, Handler, Incoming, Reason, Refusal, Response, Upgrade, Verdict},
+    gate::{Full, forwarded::Forwarded},
+    handler::{Accept, Handler, Incoming, Reason, Response, Upgrade, Verdict},
     protocol::{
         handshake,
         http::{Body, BodyKind, CONTINUE, HeadScan, Intent, Request, head_end},
         session::Session,
     },
     slots::Key,
+    sys,
 };
 
 impl<H: Handler> Core<H> {
@@ -78,8 +79,12 @@ impl<H: Handler> Core<H> {
             Ok(request) => request,
             Err(refusal) => return self.refuse(refusal, key, connection),
         };
+        let told = match self.locate(&request, key, &mut connection.link) {
+            Ok(told) => told,
+            Err(reason) => return self.turn_away(reason.into(), &request, None, key, connection),
+        };
         match request.intent() {
-            Intent::Upgrade(upgrade) => self.upgrade(&request, &upgrade, key, connection),
+            Intent::Upgrade(upgrade) => self.upgrade(&request, &upgrade, &told, key, connection),
             Intent::Plain => match Body::new(request.body(), &limits) {
                 Err(refusal) => self.refuse(refusal, key, connection),
                 Ok(_) if matches!(request.body(), BodyKind::None | BodyKind::Length(0)) => {
@@ -141,12 +146,23 @@ impl<H: Handler> Core<H> {
         key: Key,
         connection: &mut Connection<H::State>,
     ) {
-        let link = &connection.link;
-        let incoming = self.incoming(request, key, connection);
+        let incoming = Incoming {
+            id: self.conn_id(key),
+            request,
+            link: &connection.link,
+            visitors: &self.visitors,
+            claims: None,
+        };
         let response = self.handler.request(&incoming, body);
+        if let Some(reason @ (Reason::ApiKey | Reason::ApiOff)) = response.refusal() {
+            // Who guesses keys shall be seen; a path that there is not is nothing of that kind.
+            self.block.refused.add(reason as usize);
+            let remote = self.remote_of(key, &connection.link);
+            self.note_refusal(reason, &remote, Some(request), None);
+        }
         let keep = request.keep_alive()
             && !response.closes()
-            && !link.flags.has(Flags::SHED)
+            && connection.link.shed.is_none()
             && !self.gate.is_draining();
         self.respond(&response, keep, request.is_head(), key, connection);
     }
@@ -156,38 +172,57 @@ impl<H: Handler> Core<H> {
         &mut self,
         request: &Request<'_>,
         upgrade: &Upgrade<'_>,
+        told: &Forwarded<'_>,
         key: Key,
         connection: &mut Connection<H::State>,
     ) {
         if let Err(reason) = self.admits(connection) {
-            if self.throttles.unavailable.allow(self.now) {
-                log::warn!("refusing upgrades with 503 reason={}", reason.as_str());
-            }
-            return self.refuse(reason.into(), key, connection);
+            return self.turn_away(reason.into(), request, None, key, connection);
         }
-        let incoming = self.incoming(request, key, connection);
+        let mut incoming = Incoming {
+            id: self.conn_id(key),
+            request,
+            link: &connection.link,
+            visitors: &self.visitors,
+            claims: None,
+        };
+        let door = match self.handler.door(&incoming) {
+            Ok(door) => door,
+            Err(refusal) => return self.turn_away(refusal, request, None, key, connection),
+        };
+        if let Err((refusal, page)) = self.check_origin(request, door, told) {
+            return self.turn_away(refusal, request, Some(page), key, connection);
+        }
+        let claims = match self.check_token(request, door) {
+            Ok(claims) => claims,
+            Err(reason) => return self.turn_away(reason.into(), request, None, key, connection),
+        };
+        incoming.claims = claims.as_ref();
         match self.handler.upgrade(&incoming, upgrade) {
-            Verdict::Accept(accept) => self.open(accept, request, upgrade, key, connection),
-            Verdict::Refuse(refusal) => self.refuse(refusal, key, connection),
+            Verdict::Accept(accept) => {
+                if let Some(claims) = &claims {
+                    let time = sys::unix_seconds();
+                    self.visitors.identify(key.slot, claims, time, self.now);
+                }
+                self.open(accept, request, upgrade, key, connection);
+            }
+            Verdict::Refuse(refusal) => self.turn_away(refusal, request, None, key, connection),
             Verdict::Answer(response) => {
                 self.respond(&response, false, request.is_head(), key, connection);
             }
         }
     }
 
-    /// Whether this server takes one more WebSocket now.
+    /// Whether this server takes one more WebSocket now, and from there.
     fn admits(&self, connection: &Connection<H::State>) -> Result<(), Reason> {
         self.gate.upgrade().map_err(|full| match full {
             Full::Draining => Reason::Draining,
             Full::Buffers => Reason::Buffers,
         })?;
-        if connection.link.flags.has(Flags::SHED) {
-            return Err(Reason::ConnectionCap);
-        }
-        if self.turns.is_overloaded() {
-            Err(Reason::Overload)
-        } else {
-            Ok(())
+        match connection.link.shed {
+            Some(reason) => Err(reason),
+            None if self.turns.is_overloaded() => Err(Reason::Overload),
+            None => Ok(()),
         }
     }
 
@@ -208,6 +243,7 @@ impl<H: Handler> Core<H> {
         } = accept;
         let out = self.cork.raw();
         handshake::accept(upgrade, protocol.as_deref(), &headers, server, out);
+        self.arrive(key);
         let session = Session::new();
         let session = if text_only {
             session.text_only()
@@ -226,8 +262,9 @@ impl<H: Handler> Core<H> {
         link.flags.set(Flags::REARM);
         let id = self.conn_id(key);
         log::debug!(
-            "open id={id} path={:?} dialect={}",
-            request.path(),
+            "open id={id} remote={} path={:?} dialect={}",
+            self.remote_of(key, link),
+            shown(request),
             H::DIALECTS[dialect]
         );
         let state = connection.state.insert(state);
@@ -238,24 +275,8 @@ impl<H: Handler> Core<H> {
         self.uncork_alone(key, connection);
     }
 
-    /// Turns a request away and ends its connection politely.
-    pub(super) fn refuse(
-        &mut self,
-        refusal: Refusal,
-        key: Key,
-        connection: &mut Connection<H::State>,
-    ) {
-        self.block.refused.add(refusal.reason() as usize);
-        log::debug!(
-            "refused id={} status={} reason={}",
-            self.conn_id(key),
-            refusal.status(),
-            refusal.reason().as_str()
-        );
-        self.respond(&refusal.response(), false, false, key, connection);
-    }
-
-    fn respond(
+    /// Answers, and ends the connection if it is not to be kept.
+    pub(super) fn respond(
         &mut self,
         response: &Response,
         keep: bool,
@@ -265,6 +286,7 @@ impl<H: Handler> Core<H> {
     ) {
         let server = self.settings.server_header.as_deref();
         response.encode(self.cork.raw(), server, keep, head_only);
+        self.arrive(key);
         let link = &mut connection.link;
         link.stage = Stage::Http(None);
         link.since = self.now;
@@ -275,20 +297,5 @@ impl<H: Handler> Core<H> {
             self.uncount(&mut connection.link);
         }
         self.uncork_alone(key, connection);
-    }
-
-    fn incoming<'r>(
-        &self,
-        request: &'r Request<'r>,
-        key: Key,
-        connection: &'r Connection<H::State>,
-    ) -> Incoming<'r> {
-        Incoming {
-            id: self.conn_id(key),
-            request,
-            transport: &connection.link.transport,
-            is_admin: connection.link.flags.has(Flags::ADMIN),
-            is_unavailable: self.gate.is_draining() || self.gate.is_full(),
-        }
     }
 }

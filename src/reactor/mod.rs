@@ -9,12 +9,17 @@
 //! one while the other works on it, and every way to touch a connection is [`Reactor::visit`].
 
 mod accept;
+mod admission;
+mod buffers;
 mod channels;
 mod deliver;
 mod expire;
 mod finish;
 mod http;
+mod rates;
 mod read;
+mod refusals;
+mod revoke;
 mod secure;
 mod settings;
 mod shutdown;
@@ -24,6 +29,7 @@ mod turns;
 use std::{
     collections::VecDeque,
     io,
+    net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -32,21 +38,21 @@ use std::{
 pub use accept::Listener;
 use accept::Spare;
 use mio::{Events, Poll, Token};
-pub use settings::Settings;
+use revoke::Sweep;
+pub use settings::{Settings, TICKS_PER_SECOND};
 use shutdown::Closing;
 pub use shutdown::Shutdown;
 use throttle::Throttles;
 use turns::Turns;
 
 use crate::{
-    connection::{Connection, Cork, Flags, Link},
-    gate::Gate,
+    connection::{Connection, Cork, Flags, Link, Visitors},
+    gate::{Gate, token::Revocation},
     handler::{ConnId, Handler, Peer},
     hub::{self, MailBytes, Share},
     mailbox::{Mailbox, Sender},
     metrics::Block,
     slots::{Key, Slots},
-    sys,
     transport::tls::Certificates,
     wheel::{TICK_MS, Tick, Wheel},
 };
@@ -67,16 +73,15 @@ const RECEIVE_BYTES: usize = 128 * 1024;
 /// The first tick: far enough from 0 that a jittered past still is a tick.
 const FIRST_TICK: Tick = 1 << 24;
 
-/// Once this much was buffered by one reactor and is no longer, the allocator is asked for it.
-const TRIM_BYTES: u64 = 8 * 1024 * 1024;
-
 /// What one thread may ask of a reactor.
 #[derive(Debug)]
 pub enum Mail {
     /// A socket that another reactor accepted.
-    Socket(mio::net::TcpStream, Flags),
+    Socket(mio::net::TcpStream, SocketAddr, Flags),
     /// Certificates to show to newcomers from now on.
     Certificates(Arc<Certificates>),
+    /// Tokens that count no more.
+    Revoked(Arc<Revocation>),
     /// Stop accepting, close every connection, end.
     Shutdown(Shutdown),
     /// What reactors say to each other about channels.
@@ -129,6 +134,9 @@ struct Core<H: Handler> {
     cork: Cork,
     hub: Share<ConnId>,
     buffer: Vec<u8>,
+    visitors: Visitors,
+    /// Revoked tokens whose connections are looked for.
+    sweep: Option<Box<Sweep>>,
     /// Connections that are owed a read without an event.
     ready: Vec<Key>,
     /// Connections with a step of their TLS handshake to be done.
@@ -175,6 +183,8 @@ impl<H: Handler> Reactor<H> {
             listener.register(poll.registry(), Token(index))?;
         }
         let turns = Turns::new(settings.turn_cpu);
+        let keeps = settings.keeps_visitors;
+        let visitors = Visitors::new(Arc::clone(&gate), keeps, settings.slots);
         let core = Core {
             id,
             handler,
@@ -185,6 +195,8 @@ impl<H: Handler> Reactor<H> {
             block,
             cork: Cork::with_capacity(4096),
             buffer: vec![0; RECEIVE_BYTES],
+            visitors,
+            sweep: None,
             ready: Vec::new(),
             greetings: VecDeque::new(),
             certificates,
@@ -358,6 +370,7 @@ impl<H: Handler> Reactor<H> {
             || core.wheel.has_due()
             || self.has_newcomers()
             || core.hub.is_busy()
+            || core.sweep.is_some()
             || !self.mailbox.is_empty();
         if owed {
             return Some(Duration::ZERO);
@@ -410,30 +423,16 @@ impl<H: Handler> Core<H> {
     #[inline]
     fn introduce<'a>(&'a mut self, key: Key, link: &'a mut Link) -> (&'a mut H, Peer<'a>) {
         let id = self.conn_id(key);
-        let (cork, hub) = (&mut self.cork, &mut self.hub);
-        let peer = Peer::new(id, link, cork, hub, &self.block, self.now);
+        let peer = Peer {
+            id,
+            link,
+            cork: &mut self.cork,
+            hub: &mut self.hub,
+            visitors: &mut self.visitors,
+            block: &self.block,
+            now: self.now,
+        };
         (&mut self.handler, peer)
-    }
-
-    fn publish_buffered(&mut self) {
-        if self.buffered != 0 {
-            self.gate.buffer(self.buffered);
-            self.block
-                .buffer_bytes
-                .add(self.buffered.cast_unsigned() as u64);
-            self.buffered = 0;
-            self.trim();
-        }
-    }
-
-    /// After pressure, the arenas that the buffers came from are given back.
-    fn trim(&mut self) {
-        let now = self.block.buffer_bytes.load();
-        self.buffered_peak = self.buffered_peak.max(now);
-        if self.buffered_peak > TRIM_BYTES && now < self.buffered_peak / 16 {
-            self.buffered_peak = 0;
-            sys::trim_allocator();
-        }
     }
 
     /// A number that need not be secret: spreads timers.

@@ -5,6 +5,7 @@ use std::io;
 
 use super::Core;
 use crate::{
+    config::RatePolicy,
     connection::{Connection, Cork, Flags, Link, Stage},
     handler::{Control, Failure, Handler},
     metrics::Operation,
@@ -30,6 +31,8 @@ enum Stop {
     Lost(io::Error),
     /// The other side broke TLS.
     Insecure(tls::Violation),
+    /// It sent more than its rate.
+    Rate,
 }
 
 /// What one receive brought.
@@ -47,6 +50,12 @@ impl<H: Handler> Core<H> {
         if buffer.is_empty() {
             // A handler panicked while the buffer was taken.
             buffer = vec![0; super::RECEIVE_BYTES];
+        }
+        if matches!(connection.link.stage, Stage::Preamble)
+            && !self.preamble(&mut buffer, key, connection)
+        {
+            self.buffer = buffer;
+            return;
         }
         // An event alone is no reason to go on: the connection may be paused still.
         if connection.link.is_readable()
@@ -79,8 +88,14 @@ impl<H: Handler> Core<H> {
                 self.note_handshake(&mut connection.link);
             }
             if count > 0 {
-                connection.link.last_seen = self.now;
+                if connection.link.last_seen != self.now {
+                    self.leak(key, &mut connection.link);
+                }
                 self.block.bytes_received.add(count as u64);
+                if count > fill.buffered {
+                    // What went straight behind a large message is charged here, the rest below.
+                    self.charge(key, 0, count - fill.buffered, &mut connection.link);
+                }
                 self.digest(&mut buffer[..fill.buffered], key, connection);
                 connection.link.flags.clear(Flags::PINGED);
             }
@@ -110,7 +125,7 @@ impl<H: Handler> Core<H> {
                     *discarded_bytes = discarded_bytes.saturating_add(rest.len() as u32);
                     return;
                 }
-                Stage::Dead => return,
+                Stage::Preamble | Stage::Dead => return,
             }
             if !connection.link.is_readable() {
                 return connection.link.keep_unread(&bytes[at..]);
@@ -121,11 +136,24 @@ impl<H: Handler> Core<H> {
     /// Runs received bytes through the session, and what it finds through the handler.
     #[inline]
     fn frames(&mut self, bytes: &mut [u8], key: Key, connection: &mut Connection<H::State>) {
+        let length = bytes.len();
         let mut input = Input::new(bytes);
         let mut cork_max = self.cork_max(&connection.link);
+        let allowance = self.allowance(key, length);
+        let mut used = 0;
         loop {
+            // A message that was received in its place leaves nothing here, and is not held back.
+            if used >= allowance && !input.rest().is_empty() {
+                if self.settings.rate_policy == RatePolicy::Close {
+                    if self.uncork(key, connection, &mut input) {
+                        self.stopped(Stop::Rate, key, connection);
+                    }
+                    return;
+                }
+                break;
+            }
             match self.frame(&mut input, key, connection) {
-                Ok(true) => {}
+                Ok(true) => used += 1,
                 Ok(false) => break,
                 Err(stop) => {
                     // What was said before still counts, and may point into this input.
@@ -142,13 +170,17 @@ impl<H: Handler> Core<H> {
                 cork_max = self.cork_max(&connection.link);
             }
             if !connection.link.is_readable() {
-                if !connection.link.flags.has(Flags::FINISHING) {
-                    connection.link.keep_unread(input.rest());
-                } else if !input.rest().is_empty() {
-                    // The peer goes on after its Close: let it finish, and see ours.
-                    connection.link.flags.set(Flags::LINGER);
-                }
                 break;
+            }
+        }
+        let link = &mut connection.link;
+        self.charge(key, used, length - input.rest().len(), link);
+        if !link.is_readable() {
+            if !link.flags.has(Flags::FINISHING) {
+                link.keep_unread(input.rest());
+            } else if !input.rest().is_empty() {
+                // The peer goes on after its Close: let it finish, and see ours.
+                link.flags.set(Flags::LINGER);
             }
         }
         self.uncork(key, connection, &mut input);
@@ -228,6 +260,7 @@ impl<H: Handler> Core<H> {
             Stop::Failed(failure) => self.failed(failure.text(), key, connection),
             Stop::Lost(error) => self.lost(key, connection, Operation::Receive, &error),
             Stop::Insecure(violation) => self.insecure(&violation, key, connection),
+            Stop::Rate => self.exceeded(key, connection),
         }
     }
 

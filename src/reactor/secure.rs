@@ -124,7 +124,8 @@ impl<H: Handler> Core<H> {
         link.outbox.clear();
         link.unread = None;
         link.since = self.now;
-        link.flags.clear(Flags::PAUSED | Flags::SUSPENDED);
+        link.flags
+            .clear(Flags::PAUSED | Flags::SUSPENDED | Flags::RATED);
         link.flags
             .set(Flags::FINISHING | Flags::LINGER | Flags::REARM);
         self.uncount(link);

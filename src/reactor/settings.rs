@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    config::{Config, Plan},
+    config::{Config, Network, Plan, RatePolicy},
+    gate::rate::{Limits, Rates},
     protocol::{
         http,
         session::{Role, Rules},
@@ -37,6 +38,15 @@ pub struct Settings {
     pub pong_timeout: Tick,
     pub idle_timeout: Tick,
     pub close_timeout: Tick,
+    /// What a connection may send; `None`: whatever it likes.
+    pub rates: Option<Rates>,
+    pub rate_policy: RatePolicy,
+    /// Peers that may say for whom they speak.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether they say so first, by the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Whether anything is remembered of single peers.
+    pub keeps_visitors: bool,
     pub shed_turn: Option<Duration>,
     /// Whether the CPU time of each turn is measured.
     pub turn_cpu: bool,
@@ -50,6 +60,19 @@ impl Settings {
             plan.reactors
         };
         let shed_slots = (SHED_SLOTS / sharing).max(2);
+        let rates = Rates::new(Limits {
+            messages_per_second: config.rate_messages,
+            bytes_per_second: config.rate_bytes,
+            burst_ticks: ticks(Some(config.rate_burst)) - 1,
+            ticks_per_second: TICKS_PER_SECOND,
+        });
+        let caps = config.connections_per_ip_max
+            + config.connect_rate_per_ip
+            + config.half_open_per_ip_max;
+        let keeps_visitors = rates.is_some()
+            || caps > 0
+            || config.has_token_keys()
+            || !config.trusted_proxies.is_empty();
         Self {
             epoch,
             slots: plan.connections_per_reactor + shed_slots,
@@ -70,11 +93,19 @@ impl Settings {
             pong_timeout: ticks(Some(config.pong_timeout)),
             idle_timeout: ticks(config.idle_timeout),
             close_timeout: ticks(Some(config.close_timeout)),
+            rates,
+            rate_policy: config.rate_policy,
+            trusted_proxies: config.trusted_proxies.clone(),
+            proxy_protocol: config.proxy_protocol,
+            keeps_visitors,
             shed_turn: plan.shed_turn,
             turn_cpu: config.turn_cpu,
         }
     }
 }
+
+/// Ticks of one second.
+pub const TICKS_PER_SECOND: u32 = (1000 / TICK_MS) as u32;
 
 /// Rounded up, and one more: a timeout may be a tick late but is never early.
 fn ticks(time: Option<Duration>) -> Tick {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Stage},
-    handler::{CloseCode, Handler},
+    handler::{CloseCode, Handler, Reason},
     slots::Key,
     wheel::{TICK_MS, Tick},
 };
@@ -114,7 +114,7 @@ impl<H: Handler> Core<H> {
         match connection.link.stage {
             Stage::Open(_) => {
                 let link = &mut connection.link;
-                link.flags.clear(Flags::SUSPENDED);
+                link.flags.clear(Flags::SUSPENDED | Flags::RATED);
                 let (_, mut peer) = self.introduce(key, link);
                 peer.close(CloseCode::Away, "server shutting down");
                 self.uncork_alone(key, connection);
@@ -126,9 +126,10 @@ impl<H: Handler> Core<H> {
             }
             // A request under way gets its answer, and a Connection: close with it; one that
             // has not begun is not waited for as long as it would be otherwise.
-            Stage::Http(_) => {
+            Stage::Preamble | Stage::Http(_) => {
                 connection.link.since = self.now;
-                connection.link.flags.set(Flags::SHED | Flags::REARM);
+                connection.link.shed = Some(Reason::Draining);
+                connection.link.flags.set(Flags::REARM);
             }
             _ => {}
         }

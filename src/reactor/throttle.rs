@@ -3,21 +3,24 @@
 
 use crate::wheel::{TICK_MS, Tick};
 
-const PAUSE: Tick = (1000 / TICK_MS) as Tick;
+/// Between two lines of one kind.
+pub const PAUSE: Tick = (1000 / TICK_MS) as Tick;
 
 /// One kind of line.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Throttle {
     next: Tick,
+    untold: u32,
 }
 
-/// All kinds that a reactor writes.
+/// All kinds that a reactor writes for itself. Those about refusals are the gate's: there is one
+/// for all reactors.
 #[derive(Debug, Default)]
 pub struct Throttles {
     pub connection_cap: Throttle,
     pub descriptors: Throttle,
-    pub unavailable: Throttle,
     pub slow_consumer: Throttle,
+    pub rate: Throttle,
     pub buffers: Throttle,
     pub handler: Throttle,
     pub tls: Throttle,
@@ -26,10 +29,16 @@ pub struct Throttles {
 impl Throttle {
     /// Whether the line may be written now.
     pub fn allow(&mut self, now: Tick) -> bool {
-        let allowed = now >= self.next;
-        if allowed {
-            self.next = now + PAUSE;
+        self.admit(now).is_some()
+    }
+
+    /// If the line may be written now: how many were not, since the last one.
+    pub fn admit(&mut self, now: Tick) -> Option<u32> {
+        if now < self.next {
+            self.untold = self.untold.saturating_add(1);
+            return None;
         }
-        allowed
+        self.next = now + PAUSE;
+        Some(std::mem::take(&mut self.untold))
     }
 }

@@ -4,12 +4,11 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::{Arc, mpsc},
-    thread,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{ServerError, system};
+use super::ServerError;
 use crate::{
     config::Config,
     mailbox::Sender,
@@ -32,6 +31,7 @@ pub struct Keeper {
     current: Arc<Certificates>,
     /// What the files were like when they were last read.
     seen: Vec<Option<(SystemTime, u64)>>,
+    warned: Instant,
 }
 
 impl Keeper {
@@ -43,12 +43,13 @@ impl Keeper {
         let seen = look(config);
         let tickets = Tickets::new()?;
         let current = Arc::new(Certificates::load(config, &tickets)?);
-        let keeper = Self {
+        let mut keeper = Self {
             config: config.clone(),
             tickets,
             registry: Arc::clone(registry),
             current,
             seen,
+            warned: Instant::now(),
         };
         keeper.publish_expiry();
         if config.tls_self_signed {
@@ -65,57 +66,46 @@ impl Keeper {
         &self.current
     }
 
-    /// Watches the files on a thread of its own, for as long as the server runs. Whoever has the
-    /// sender can have them read at once.
-    pub fn watch(mut self, mail: Vec<Sender<Mail>>) -> Result<mpsc::Sender<()>, ServerError> {
-        let (ask, asked) = mpsc::channel();
-        let body = move || {
-            let mut warned = Instant::now();
-            let pause = self.config.tls_reload_interval.unwrap_or(WARN_INTERVAL);
-            loop {
-                let is_asked = match asked.recv_timeout(pause.min(WARN_INTERVAL)) {
-                    Ok(()) => true,
-                    Err(mpsc::RecvTimeoutError::Timeout) => false,
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                };
-                let is_watching = self.config.tls_reload_interval.is_some();
-                if is_asked || is_watching && look(&self.config) != self.seen {
-                    self.reload(&mail);
-                    warned = Instant::now();
-                } else if warned.elapsed() >= WARN_INTERVAL {
-                    self.warn_of_expiry();
-                    warned = Instant::now();
-                }
-            }
-        };
-        let thread = thread::Builder::new().name("certificates".to_owned());
-        let started = thread.spawn(body);
-        started.map(|_| ask).map_err(system("start a thread"))
+    /// How long nothing needs to be looked at.
+    pub fn pause(&self) -> Duration {
+        let interval = self.config.tls_reload_interval;
+        interval.unwrap_or(WARN_INTERVAL).min(WARN_INTERVAL)
+    }
+
+    /// Looks whether the files have changed, and reads them if they have.
+    pub fn look(&mut self, mail: &[Sender<Mail>]) {
+        if self.config.tls_reload_interval.is_some() && look(&self.config) != self.seen {
+            let is_good = self.reload(mail);
+            self.registry.reloads().count(is_good);
+        } else if self.warned.elapsed() >= WARN_INTERVAL {
+            self.warn_of_expiry();
+        }
     }
 
     /// Reads everything anew, and shows it if all of it is good.
-    fn reload(&mut self, mail: &[Sender<Mail>]) {
+    pub fn reload(&mut self, mail: &[Sender<Mail>]) -> bool {
         self.seen = look(&self.config);
-        match self.read() {
+        let read = self.read();
+        let is_good = read.is_ok();
+        match read {
             Ok(certificates) => {
                 self.current = Arc::new(certificates);
                 for sender in mail {
                     sender.send(Mail::Certificates(Arc::clone(&self.current)));
                 }
-                self.registry.reloads().count(true);
                 self.announce();
             }
             Err(error) => {
-                self.registry.reloads().count(false);
                 log::error!("certificates not reloaded, the old ones stay error=\"{error}\"");
                 self.warn_of_expiry();
             }
         }
         self.publish_expiry();
+        is_good
     }
 
     /// Says what is shown from now on.
-    fn announce(&self) {
+    fn announce(&mut self) {
         for shown in self.current.shown() {
             log::info!("certificate loaded {shown}");
         }
@@ -138,7 +128,8 @@ impl Keeper {
         }
     }
 
-    fn warn_of_expiry(&self) {
+    fn warn_of_expiry(&mut self) {
+        self.warned = Instant::now();
         for shown in self.current.shown() {
             match shown.days_left() {
                 ..0 => log::error!("certificate has expired, renew it {shown}"),

@@ -5,6 +5,9 @@
 //! nothing else to do: it stops on SIGTERM and SIGINT.
 
 mod certificates;
+mod keys;
+mod reload;
+mod ring;
 
 use std::{
     io,
@@ -21,15 +24,15 @@ use signal_hook::{
 };
 use thiserror::Error;
 
-use self::certificates::Keeper;
+use self::{certificates::Keeper, reload::Reload, ring::KeyRing};
 use crate::{
     config::{Accept, Config, ConfigError, Machine, Plan},
-    gate::Gate,
+    gate::{Bounds, Gate, Policy, token::KeyError},
     handler::{Handler, Reason},
     hub::MailBytes,
     mailbox::{Mailbox, Sender},
     metrics::{Labels, REASONS_MAX, Registry},
-    reactor::{Listener, MAIL, Mail, Parts, Reactor, Settings, Shutdown},
+    reactor::{Listener, MAIL, Mail, Parts, Reactor, Settings, Shutdown, TICKS_PER_SECOND},
     sys,
     transport::{
         listen,
@@ -67,6 +70,12 @@ pub enum ServerError {
     ReactorLost,
 }
 
+impl From<KeyError> for ServerError {
+    fn from(error: KeyError) -> Self {
+        Self::Config(ConfigError::File(error.to_string()))
+    }
+}
+
 impl From<CertificatesError> for ServerError {
     fn from(error: CertificatesError) -> Self {
         Self::Config(ConfigError::File(error.to_string()))
@@ -91,7 +100,8 @@ where
     F: Fn(&Arc<Registry>) -> H + Send + Sync + 'static,
 {
     let server = Server::start(config, make)?;
-    server.stop_on_signals()?;
+    let config = config.clone();
+    server.stop_on_signals(move || Ok(config.clone()))?;
     server.join()
 }
 
@@ -102,7 +112,7 @@ pub struct Server {
     listen: Vec<SocketAddr>,
     tls_listen: Vec<SocketAddr>,
     admin_listen: Vec<SocketAddr>,
-    reload: Option<mpsc::Sender<()>>,
+    reload: Option<mpsc::Sender<Config>>,
     descriptors: (sys::DescriptorLimit, sys::DescriptorLimit),
     gate: Arc<Gate>,
     registry: Arc<Registry>,
@@ -139,7 +149,8 @@ impl Server {
                 listen::probe(*address).map_err(|error| listen_error(*address, error))?;
             }
         }
-        let gate = Arc::new(Gate::new(plan.connections_max, plan.buffer_bytes_max));
+        let ring = KeyRing::new(config)?;
+        let gate = Arc::new(gate(config, &plan, &ring));
         let registry = Arc::new(Registry::new(plan.reactors, labels::<H>(config)));
         let keeper = Keeper::start(config, &registry)?;
         let certificates = keeper.as_ref().map(|keeper| Arc::clone(keeper.current()));
@@ -180,9 +191,16 @@ impl Server {
             certificates,
         };
         server.launch(launch, boxes, Arc::new(make), &end)?;
-        if let Some(keeper) = keeper {
-            server.reload = Some(keeper.watch(mail)?);
-        }
+        let reload = Reload {
+            config: config.clone(),
+            gate: Arc::clone(&server.gate),
+            registry: Arc::clone(&server.registry),
+            is_loopback_only: server.plan.is_loopback_only(),
+            mail,
+            keeper,
+            ring,
+        };
+        server.reload = Some(reload.watch()?);
         Ok(server)
     }
 
@@ -260,12 +278,13 @@ impl Server {
         &self.registry
     }
 
-    /// Reads the certificates anew, as their files are now. Connections are not disturbed, and if
-    /// anything is wrong with the files, what is shown stays.
-    pub fn reload(&self) {
+    /// Takes over what can change while a server runs: the certificates, as their files are now,
+    /// and from `config` the token keys, the API key and the origins. Connections are not
+    /// disturbed, and what is wrong stays as it was.
+    pub fn reload(&self, config: Config) {
         if let Some(ask) = &self.reload {
             // The thread at the other end lives as long as this server.
-            let _ = ask.send(());
+            let _ = ask.send(config);
         }
     }
 
@@ -275,22 +294,29 @@ impl Server {
     }
 
     /// Shuts down upon the first SIGTERM or SIGINT; ends the process upon the second. SIGHUP is
-    /// [`Server::reload`].
+    /// [`Server::reload`] with what `reread` gives.
     ///
     /// # Errors
     /// When the system refuses to register the signals.
-    pub fn stop_on_signals(&self) -> Result<(), ServerError> {
+    pub fn stop_on_signals(
+        &self,
+        reread: impl Fn() -> Result<Config, ConfigError> + Send + 'static,
+    ) -> Result<(), ServerError> {
         let mut signals =
             Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(system("watch for signals"))?;
         let (gate, mail, shutdown) = (Arc::clone(&self.gate), self.mail.clone(), self.shutdown);
-        let reload = self.reload.clone();
+        let (reload, registry) = (self.reload.clone(), Arc::clone(&self.registry));
         let body = move || {
             let mut seen = 0;
             for signal in signals.forever() {
                 if signal == SIGHUP {
-                    match &reload {
-                        Some(ask) => drop(ask.send(())),
-                        None => log::info!("nothing to reload signal={signal}"),
+                    match (reread(), &reload) {
+                        (Ok(config), Some(ask)) => drop(ask.send(config)),
+                        (Ok(_), None) => {}
+                        (Err(error), _) => {
+                            registry.reloads().count(false);
+                            log::error!("nothing reloaded error=\"{error}\"");
+                        }
                     }
                     continue;
                 }
@@ -355,6 +381,17 @@ impl Server {
         }
         failure
     }
+}
+
+fn gate(config: &Config, plan: &Plan, ring: &KeyRing) -> Gate {
+    let bounds = Bounds {
+        connections_max: plan.connections_max,
+        buffer_bytes_max: plan.buffer_bytes_max,
+        ticks_per_second: TICKS_PER_SECOND,
+        refusals: Reason::ALL.len(),
+    };
+    let policy = Policy::new(config, plan.is_loopback_only());
+    Gate::new(config, bounds, policy, ring.tokens())
 }
 
 fn shut_down(gate: &Gate, mail: &[Sender<Mail>], shutdown: Shutdown) {

@@ -206,6 +206,21 @@ impl Transport {
         let _ = SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
     }
 
+    /// What came first, and stays where it is: as much of it as `buffer` takes. `None`: nothing has
+    /// come yet; 0: nothing will.
+    pub fn peek(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match retry(|| self.stream.peek(buffer)) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Throws away what was seen by [`Transport::peek`]: exactly as much as `seen` holds.
+    pub fn skip(&mut self, seen: &mut [u8]) -> io::Result<()> {
+        self.stream.read_exact(seen)
+    }
+
     /// The peer's address; an error once the connection was reset.
     pub fn remote(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()

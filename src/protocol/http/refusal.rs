@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::Response;
 
-/// How long a peer that met a full or stopping server is asked to wait, unless the caller of
-/// [`Refusal::retry_after`] knows better.
+/// How long a peer that met a full or stopping server, or a limit, is asked to wait, unless the
+/// caller of [`Refusal::retry_after`] knows better.
 const RETRY_AFTER_SECONDS: u32 = 5;
 
 /// A request turned away: a reason, and what its answer needs beside the status.
@@ -28,11 +28,11 @@ enum Detail {
 }
 
 impl Refusal {
-    /// A refusal with the usual detail of its reason: `Retry-After: 5` for each 503,
+    /// A refusal with the usual detail of its reason: `Retry-After: 5` for each 429 and 503,
     /// `Allow: GET` for a 405.
     pub const fn new(reason: Reason) -> Refusal {
         let detail = match reason.status() {
-            503 => Detail::RetryAfterSeconds(RETRY_AFTER_SECONDS),
+            429 | 503 => Detail::RetryAfterSeconds(RETRY_AFTER_SECONDS),
             405 => Detail::Allow("GET"),
             _ => Detail::None,
         };
@@ -84,7 +84,7 @@ impl Refusal {
             }
             _ => format!("{{\"error\":\"{expected}\"}}\n"),
         };
-        let response = Response::new(self.status()).close();
+        let response = Response::new(self.status()).refused(self.reason).close();
         // Whoever came to the wrong port is a person, and may see nothing but this.
         let mut response = match self.reason {
             Reason::PlainHttp => response.body("text/plain", format!("{expected}\n").into_bytes()),
@@ -97,6 +97,9 @@ impl Refusal {
             }
             Detail::None | Detail::LimitBytes(_) => {}
         }
+        if self.status() == 401 {
+            response = response.header("WWW-Authenticate", self.challenge());
+        }
         if self.status() == 426 {
             // RFC 6455, 4.4: the versions that are understood; RFC 9110, 15.5.22: 426 names the
             // protocol. `Connection` does not list it, for this connection ends here.
@@ -105,6 +108,20 @@ impl Refusal {
                 .header("Sec-WebSocket-Version", "13");
         }
         response
+    }
+}
+
+impl Refusal {
+    /// RFC 6750, 3 and 3.1: a request without a token is told no error.
+    fn challenge(&self) -> String {
+        let expected = self.reason.expected();
+        match self.reason {
+            Reason::ApiKey => r#"ApiKey realm="tidemill""#.to_owned(),
+            Reason::TokenMissing => r#"Bearer realm="tidemill""#.to_owned(),
+            _ => format!(
+                r#"Bearer realm="tidemill", error="invalid_token", error_description="{expected}""#
+            ),
+        }
     }
 }
 
@@ -189,12 +206,31 @@ reasons! {
     MissingConnection 400 "missing_connection" "expected Connection: Upgrade",
     MissingKey 400 "missing_key" "expected a Sec-WebSocket-Key header",
     MalformedKey 400 "malformed_key" "expected one Sec-WebSocket-Key, the base64 of 16 bytes",
+    Forwarded 400 "forwarded"
+        "expected X-Forwarded-For and Forwarded to name the same client",
+    ProxyHeader 400 "proxy_header" "expected the PROXY protocol, version 1 or 2",
+    ApiKey 401 "api_key" "expected the API key in X-API-Key",
+    TokenMissing 401 "token_missing" "expected a token",
+    TokenMalformed 401 "token_malformed" "the token is malformed",
+    TokenAlgorithm 401 "token_algorithm" "the token is signed by an algorithm that is not allowed",
+    TokenKey 401 "token_key" "the token is signed by a key that is not known",
+    TokenSignature 401 "token_signature" "the signature of the token is wrong",
+    TokenExpired 401 "token_expired" "the token has expired",
+    TokenEarly 401 "token_early" "the token is not valid yet",
+    TokenIssuer 401 "token_issuer" "the token has another issuer",
+    TokenAudience 401 "token_audience" "the token is for another audience",
+    TokenRevoked 401 "token_revoked" "the token was revoked",
+    ApiOff 403 "api_off" "the API is off on this server",
+    Origin 403 "origin" "this origin is not allowed",
     UnknownPath 404 "unknown_path" "there is nothing at this path",
     Method 405 "method" "expected a method that the Allow header lists",
     HandshakeTimeout 408 "handshake_timeout" "expected the whole request sooner",
     BodyTooLarge 413 "body_too_large" "the body is too large",
     TargetTooLong 414 "target_too_long" "the request target is too long",
     WebSocketVersion 426 "websocket_version" "expected Sec-WebSocket-Version: 13",
+    AddressCap 429 "address_cap" "too many connections from this address",
+    ConnectRate 429 "connect_rate" "too many new connections from this address",
+    HalfOpen 429 "half_open" "too many unfinished requests from this address",
     HeadersTooLarge 431 "headers_too_large" "the request head is too large",
     TooManyHeaders 431 "too_many_headers" "expected at most 100 headers",
     HandlerFailed 500 "handler_failed" "the server failed to answer this request",
@@ -204,6 +240,7 @@ reasons! {
     Buffers 503 "buffers" "the server is short of buffer memory",
     Descriptors 503 "descriptors" "the server is out of file descriptors",
     Overload 503 "overload" "the server is overloaded",
+    TokenKeys 503 "token_keys" "the server has no keys to check tokens with yet",
     HttpVersion 505 "http_version" "expected HTTP/1.1 or HTTP/1.0",
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::is_token;
+use super::{Reason, is_token};
 
 /// The interim answer to `Expect: 100-continue`, sent before the body is read (RFC 9110, 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -18,6 +18,7 @@ pub struct Response {
     headers: Vec<(Cow<'static, str>, Cow<'static, str>)>,
     body: Bytes,
     close: bool,
+    refused: Option<Reason>,
 }
 
 impl Response {
@@ -33,6 +34,7 @@ impl Response {
             headers: Vec::new(),
             body: Bytes::new(),
             close: false,
+            refused: None,
         }
     }
 
@@ -69,6 +71,17 @@ impl Response {
     pub fn close(mut self) -> Response {
         self.close = true;
         self
+    }
+
+    /// Notes that this answer turns the request away, and why.
+    pub(super) fn refused(mut self, reason: Reason) -> Response {
+        self.refused = Some(reason);
+        self
+    }
+
+    /// Why the request is turned away, where the answer is that of a refusal.
+    pub fn refusal(&self) -> Option<Reason> {
+        self.refused
     }
 
     /// The status code.
