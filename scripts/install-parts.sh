@@ -35,22 +35,42 @@ missing_packages() {
   echo "${packages[*]-}"
 }
 
+# wanted_distribution PACKAGES OTHERWISE
+wanted_distribution() {
+  if [ -n "$1" ]; then echo "distribution packages: $1"; else echo "$2"; fi
+}
+
 wanted_packages() {
-  local missing
-  missing=$(missing_packages)
-  if [ -z "$missing" ]; then echo "no distribution package is missing"
-  else echo "distribution packages: $missing"; fi
+  wanted_distribution "$(missing_packages)" "no distribution package is missing"
 }
 
 ready_packages() { [ -z "$(missing_packages)" ]; }
 
 install_packages() {
-  have apt-get || { echo "no apt-get here: install $(missing_packages)"; return 1; }
-  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $(missing_packages)"; return 1; }
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -q
   # shellcheck disable=SC2046 # one word a package
-  apt-get install -q -y --no-install-recommends $(missing_packages)
+  install_distribution $(missing_packages)
+}
+
+# install_distribution PACKAGE...: one part at a time, since the package manager has one lock; and
+# one package after the other, since not every distribution has all of them. What a package would
+# start is not started: the suites need the program, not its service.
+install_distribution() {
+  local package failed='' policy=/usr/sbin/policy-rc.d
+  have apt-get || { echo "no apt-get here: install $*"; return 1; }
+  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $*"; return 1; }
+  export DEBIAN_FRONTEND=noninteractive
+  exec {lock}>"$SUITE/packages.lock"
+  flock "$lock"
+  if [ -d "${policy%/*}" ] && [ ! -e "$policy" ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+  fi
+  apt-get update -q
+  for package; do
+    apt-get install -q -y --no-install-recommends "$package" || failed+=" $package"
+  done
+  [ -z "$failed" ] || { echo "apt-get cannot install$failed"; return 1; }
 }
 
 # --- Python clients -----------------------------------------------------------------------------
@@ -105,26 +125,38 @@ missing_browsers() {
 }
 
 wanted_browser() {
-  local missing
-  missing=$(missing_browsers)
-  if [ -z "$missing" ]; then echo "browsers are there: $BROWSER $FIREFOX"
-  else echo "distribution packages: $missing"; fi
+  wanted_distribution "$(missing_browsers)" "browsers are there: $BROWSER $FIREFOX"
 }
 
 ready_browser() { [ -z "$(missing_browsers)" ]; }
 
-# One after the other: not every distribution has all of them.
 install_browser() {
-  have apt-get || { echo "no apt-get here: install $(missing_browsers)"; return 1; }
-  [ "$(id -u)" = 0 ] || { echo "not root: apt-get install $(missing_browsers)"; return 1; }
-  export DEBIAN_FRONTEND=noninteractive
-  local package failed=''
-  apt-get update -q
-  for package in $(missing_browsers); do
-    apt-get install -q -y --no-install-recommends "$package" || failed+=" $package"
-  done
-  [ -z "$failed" ] || { echo "apt-get cannot install$failed"; return 1; }
+  # shellcheck disable=SC2046 # one word a package
+  install_distribution $(missing_browsers)
 }
+
+# --- proxies, and what is slow on purpose -------------------------------------------------------
+
+missing_proxies() {
+  local packages=()
+  have_program nginx || packages+=(nginx)
+  have_program haproxy || packages+=(haproxy)
+  has_nginx_stream || packages+=(libnginx-mod-stream)
+  echo "${packages[*]-}"
+}
+
+wanted_proxies() { wanted_distribution "$(missing_proxies)" "nginx and haproxy are there"; }
+ready_proxies() { [ -z "$(missing_proxies)" ]; }
+
+install_proxies() {
+  # shellcheck disable=SC2046 # one word a package
+  install_distribution $(missing_proxies)
+}
+
+missing_slow() { have slowhttptest || echo slowhttptest; }
+wanted_slow() { wanted_distribution "$(missing_slow)" "slowhttptest is there"; }
+ready_slow() { [ -z "$(missing_slow)" ]; }
+install_slow() { install_distribution slowhttptest; }
 
 # --- what looks for weak TLS --------------------------------------------------------------------
 

@@ -18,6 +18,15 @@ done
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
+# Some programs are where only the superuser looks for them.
+have_program() { PATH=$PATH:/usr/sbin:/usr/local/sbin have "$1"; }
+
+# nginx passes streams on by itself, or by a module that has a package of its own.
+has_nginx_stream() {
+  [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] ||
+    PATH=$PATH:/usr/sbin:/usr/local/sbin nginx -V 2>&1 | grep -e '--with-stream ' >/dev/null
+}
+
 # skip COMPONENT REASON: ends a suite as skipped. docs/testing.md lists the components that may be
 # missing; scripts/test counts the line and, under CI, looks the component up there.
 skip() {

@@ -1,7 +1,6 @@
 """The scripts that bring certificates: what they write, and what a running server makes of it."""
 
 import os
-import re
 import socket
 import ssl
 import subprocess
@@ -49,14 +48,6 @@ def in_file(path: Path) -> bytes:
     return ssl.PEM_cert_to_DER_cert(path.read_text())
 
 
-def tls_port(server) -> int:
-    deadline = time.monotonic() + LIMIT_S
-    while not (found := re.search(r"wss://127\.0\.0\.1:(\d+)", server.log.read_text())):
-        assert time.monotonic() < deadline, "the banner has no wss://"
-        time.sleep(0.02)
-    return int(found.group(1))
-
-
 def test_a_made_certificate_is_verified_by_name_and_by_both_addresses(start, tmp_path):
     folder = made(tmp_path / "certs")
     assert mode(folder / "key.pem") == 0o600
@@ -67,11 +58,11 @@ def test_a_made_certificate_is_verified_by_name_and_by_both_addresses(start, tmp
     )
     context = ssl.create_default_context(cafile=folder / "cert.pem")
     for name in ("localhost", "127.0.0.1", "::1"):
-        with socket.create_connection(("127.0.0.1", tls_port(server)), LIMIT_S) as stream:
+        with socket.create_connection(("127.0.0.1", server.tls_port), LIMIT_S) as stream:
             with context.wrap_socket(stream, server_hostname=name) as secured:
                 days = ssl.cert_time_to_seconds(secured.getpeercert()["notAfter"]) - time.time()
     assert 364 < days / 86400 <= 365
-    with socket.create_connection(("127.0.0.1", tls_port(server)), LIMIT_S) as stream:
+    with socket.create_connection(("127.0.0.1", server.tls_port), LIMIT_S) as stream:
         with pytest.raises(ssl.SSLCertVerificationError):
             context.wrap_socket(stream, server_hostname="example.com")
 
@@ -122,11 +113,11 @@ def test_a_renewal_reaches_a_running_server_in_one_step(start, tmp_path):
         TLS_CERT=str(authority.current / "fullchain.pem"),
         TLS_KEY=str(authority.current / "privkey.pem"),
     )
-    assert shown(tls_port(server)) == first
+    assert shown(server.tls_port) == first
     for renewals in (1, 2):
         renewed = authority.renew()
         server.settles("tidemill_reloads_total", renewals, result="ok")
-        assert shown(tls_port(server)) == renewed
+        assert shown(server.tls_port) == renewed
     assert server.metric("tidemill_reloads_total", result="failed") == 0
 
 

@@ -4,7 +4,6 @@ on either side, tickets, and the answer to those who forget the `s`."""
 import asyncio
 import http.client
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -35,13 +34,11 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def secure(start, pair):
-    """A server that speaks TLS as well; its port of TLS is `tls_port`."""
+    """A server that speaks TLS as well."""
 
     def begin(**options):
         options = {"TLS_LISTEN": "127.0.0.1:0", "TLS_CERT": pair[0], "TLS_KEY": pair[1]} | options
-        server = start(**options)
-        server.tls_port = int(re.search(r"wss://127\.0\.0\.1:(\d+)", server.log.read_text())[1])
-        return server
+        return start(**options)
 
     return begin
 
