@@ -20,9 +20,10 @@ use harness::exchange::Payload;
 use harness::machine;
 use harness::measure::measure;
 use harness::report;
+use harness::rounds::in_turns;
 use harness::selection::{Binaries, Selection};
-use harness::servers::{CLIENT_CORE, Kind, Variables};
-use harness::tables::{self, Rounds};
+use harness::servers::{CLIENT_CORE, FLOOR, Variables};
+use harness::tables;
 use harness::workload::{self, Workload};
 
 /// The client counts bytes, so nothing may come that it did not ask for. The peers send no pings
@@ -88,45 +89,18 @@ fn run(options: &Options) -> io::Result<()> {
     let format = report::format(options.markdown);
     report::introduce("echo", format);
     println!("{}\n", tables::LEGEND);
+    let payload = match options.text {
+        true => Payload::Text,
+        false => Payload::Binary,
+    };
+    let servers: Vec<_> = servers.iter().collect();
     for workload in workloads {
-        let rounds = rounds(workload, &servers, options, duration)?;
-        println!("{}", tables::of_workload(workload, &rounds, format));
+        let rounds = in_turns(workload.name, options.rounds.into(), &servers, |_, kind| {
+            let measured = measure(kind, workload, payload, duration)?;
+            let said = measured.summary();
+            Ok((measured, said))
+        })?;
+        println!("{}", tables::of_workload(workload, &rounds, FLOOR, format));
     }
     Ok(())
-}
-
-fn rounds(
-    workload: &Workload,
-    servers: &[Kind],
-    options: &Options,
-    duration: Duration,
-) -> io::Result<Vec<Rounds>> {
-    let payload = if options.text {
-        Payload::Text
-    } else {
-        Payload::Binary
-    };
-    let mut results: Vec<_> = servers
-        .iter()
-        .map(|kind| Rounds {
-            server: kind.name.clone(),
-            rounds: Vec::new(),
-        })
-        .collect();
-    for round in 0..usize::from(options.rounds) {
-        for turn in 0..servers.len() {
-            let index = (round + turn) % servers.len();
-            let measured = measure(&servers[index], workload, payload, duration)?;
-            eprintln!(
-                "{} round {} {}: {:.0}/s, {:.0} ns",
-                workload.name,
-                round + 1,
-                servers[index].name,
-                measured.rate(),
-                measured.cpu_ns()
-            );
-            results[index].rounds.push(measured);
-        }
-    }
-    Ok(results)
 }

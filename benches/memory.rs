@@ -108,11 +108,11 @@ fn measure(kind: &Kind, connections: usize) -> io::Result<[String; 10]> {
     };
     let waves = || {
         let base = resident()?;
-        let wave = Wave::open(server.address, connections, 0)?;
+        let wave = Wave::open(&server.endpoint, connections, 0)?;
         let first = resident()?;
         wave.close()?;
         let first_closed = resident()?;
-        let wave = Wave::open(server.address, connections, 1)?;
+        let wave = Wave::open(&server.endpoint, connections, 1)?;
         let second = resident()?;
         wave.echo()?;
         let echoed = resident()?;

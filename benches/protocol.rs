@@ -108,13 +108,10 @@ impl Write for Memory {
 /// One turn of theirs; the bytes that were sent.
 fn their_echo(context: &mut WebSocketContext, stream: &mut Memory) -> usize {
     (stream.at, stream.sent) = (0, 0);
-    loop {
-        match context.read(stream) {
-            Ok(message) => context
-                .write(stream, message)
-                .expect("memory takes every message"),
-            Err(_) => break,
-        }
+    while let Ok(message) = context.read(stream) {
+        context
+            .write(stream, message)
+            .expect("memory takes every message");
     }
     context.flush(stream).expect("memory takes every byte");
     stream.sent

@@ -20,15 +20,16 @@ use clap::Parser;
 
 use harness::machine;
 use harness::report::{self, Format};
+use harness::rounds::in_turns;
 use harness::selection::Selection;
 use harness::servers::{CLIENT_CORE, FLOOR, Kind, Server, Variables};
-use harness::tables::{self, Rounds};
+use harness::tables;
 use harness::tls::certificate::Certificate;
 use harness::tls::idle::Wave;
 use harness::tls::measure::{measure, start};
 use harness::tls::probe::Probe;
 use harness::tls::storm::{self, Storm};
-use harness::tls::tables::{IDLE_COLUMNS, StormRounds, idle_title, of_storms, storm_legend};
+use harness::tls::tables::{IDLE_COLUMNS, idle_title, of_storms, storm_legend};
 use harness::tls::workload::{self, Part, SecuredWorkload};
 
 /// The client counts bytes, so nothing may come that it did not ask for.
@@ -183,29 +184,25 @@ impl Bench {
 
     fn measured(&self, workload: &SecuredWorkload) -> io::Result<()> {
         let name = workload.workload.name;
-        let servers = self
+        let servers: Vec<_> = self
             .servers
             .iter()
             .filter(|kind| workload.suits(kind))
             .collect();
-        let results = self.in_turns(name, servers, |kind| {
+        let rounds = in_turns(name, self.rounds, &servers, |_, kind| {
             let measured = measure(kind, workload, &self.probe, self.duration)?;
-            let said = format!("{:.0}/s, {:.0} ns", measured.rate(), measured.cpu_ns());
+            let said = measured.summary();
             Ok((measured, said))
         })?;
-        let rounds: Vec<_> = results
-            .into_iter()
-            .map(|(server, rounds)| Rounds { server, rounds })
-            .collect();
         println!(
             "{}",
-            tables::of_workload(&workload.workload, &rounds, self.format)
+            tables::of_workload(&workload.workload, &rounds, FLOOR, self.format)
         );
         Ok(())
     }
 
     fn storm(&self) -> io::Result<()> {
-        let results = self.in_turns("storm", self.secured(), |kind| {
+        let rounds = in_turns("storm", self.rounds, &self.secured(), |_, kind| {
             let weather = |storm| storm::measure(kind, storm, &self.probe, self.duration);
             let [calm, handshakes, hellos] = Storm::ALL.map(weather);
             let weather = [calm?, handshakes?, hellos?];
@@ -213,35 +210,9 @@ impl Bench {
             let said = format!("p99 {:.0}, {:.0} and {:.0} us", p99[0], p99[1], p99[2]);
             Ok((weather, said))
         })?;
-        let rows: Vec<_> = results
-            .into_iter()
-            .map(|(server, rounds)| StormRounds { server, rounds })
-            .collect();
         println!("{}\n", storm_legend(self.format));
-        println!("{}", of_storms(&rows, self.format));
+        println!("{}", of_storms(&rounds, self.format));
         Ok(())
-    }
-
-    /// Every server once a round, in an order that rotates; what each round brought, by server.
-    fn in_turns<T>(
-        &self,
-        name: &str,
-        servers: Vec<&Kind>,
-        mut turn: impl FnMut(&Kind) -> io::Result<(T, String)>,
-    ) -> io::Result<Vec<(String, Vec<T>)>> {
-        let mut results: Vec<_> = servers
-            .iter()
-            .map(|kind| (kind.name.clone(), Vec::new()))
-            .collect();
-        for round in 0..self.rounds {
-            for place in 0..servers.len() {
-                let index = (round + place) % servers.len();
-                let (result, said) = turn(servers[index])?;
-                eprintln!("{name} round {} {}: {said}", round + 1, servers[index].name);
-                results[index].1.push(result);
-            }
-        }
-        Ok(results)
     }
 
     fn idle(&self) -> io::Result<()> {
@@ -262,7 +233,7 @@ impl Bench {
             server.clock.resident_bytes()
         };
         let base = resident()?;
-        let mut wave = Wave::open(server.address, self.connections)?;
+        let mut wave = Wave::open(&server.endpoint, self.connections)?;
         let idle = resident()?;
         wave.echo()?;
         let echoed = resident()?;

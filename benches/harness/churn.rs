@@ -5,14 +5,13 @@
 //! the client spends fewer calls a cycle than the server.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, Socket};
 
 use crate::exchange::{self, Outcome};
-use crate::socket::{self, CLOSE, CLOSE_REPLY, Epoll, Interest, Take};
+use crate::socket::{self, CLOSE, CLOSE_REPLY, Endpoint, Epoll, Interest, Take};
 
 /// Sockets that go through the cycle.
 pub struct ChurnLoad {
@@ -43,12 +42,12 @@ impl ChurnLoad {
     ///
     /// # Errors
     /// What the kernel refuses, and anything wrong about an answer.
-    pub fn open(server: SocketAddr, connections: usize) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize) -> io::Result<Self> {
         let epoll = Epoll::new(connections)?;
         let mut peers = Vec::with_capacity(connections);
         for index in 0..connections {
             // Connected first, so that no edge tells of a socket that never was.
-            let socket = socket::connect(server, None)?;
+            let socket = socket::connect(server.address, None)?;
             epoll.add(socket.as_raw_fd(), index, Interest::Read)?;
             let head = Vec::with_capacity(2048);
             peers.push(Peer {
@@ -58,10 +57,9 @@ impl ChurnLoad {
                 head,
             });
         }
-        let request = socket::request(server);
         let mut load = Self {
-            server: server.into(),
-            request,
+            server: server.address.into(),
+            request: server.request.clone(),
             peers,
             epoll,
         };

@@ -5,14 +5,14 @@
 //! them, so that the client is never the slower side for checking.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use socket2::Socket;
 
-use crate::socket::{self, Epoll, Interest, MASK, PATIENCE, Take};
+use crate::paced::Lanes;
+use crate::socket::{self, Endpoint, Epoll, Interest, MASK, PATIENCE, Take};
 
 const STAMP_BYTES: usize = 8;
 /// Replies up to this are all compared.
@@ -46,6 +46,13 @@ pub struct Exchange {
     pub payload: Payload,
 }
 
+/// One binary message of 20 bytes at a time.
+pub const TWENTY_BYTES: Exchange = Exchange {
+    payload_bytes: 20,
+    in_flight: 1,
+    payload: Payload::Binary,
+};
+
 /// Text or binary frames; the bytes are the same ASCII.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Payload {
@@ -66,7 +73,7 @@ impl EchoLoad {
     ///
     /// # Errors
     /// What the kernel refuses, and anything wrong about an answer.
-    pub fn open(server: SocketAddr, connections: usize, exchange: Exchange) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize, exchange: Exchange) -> io::Result<Self> {
         let script = Script::new(exchange);
         let epoll = Epoll::new(connections.min(256))?;
         let mut peers = Vec::with_capacity(connections);
@@ -98,6 +105,21 @@ impl EchoLoad {
     /// # Errors
     /// What the kernel refuses, and anything wrong about an answer.
     pub fn run(&mut self, duration: Duration) -> io::Result<Outcome> {
+        let end = Instant::now() + duration;
+        self.run_while(|_, now| now < end)
+    }
+
+    /// Exchanges `messages` and what the connections have in flight by then.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and anything wrong about an answer.
+    pub fn run_messages(&mut self, messages: u64) -> io::Result<Outcome> {
+        self.run_while(|count, _| count < messages)
+    }
+
+    /// Begins a batch behind each answer for as long as it is told to go `on`, by what was answered
+    /// and the time.
+    fn run_while(&mut self, on: impl Fn(u64, Instant) -> bool) -> io::Result<Outcome> {
         let in_flight = self.script.in_flight as u64;
         let mut latency = histogram()?;
         let begin = Instant::now();
@@ -119,7 +141,7 @@ impl EchoLoad {
                 let elapsed = now.duration_since(peer.started).as_nanos() as u64;
                 latency.saturating_record_n(elapsed, in_flight);
                 count += in_flight;
-                if now.duration_since(begin) < duration {
+                if on(count, now) {
                     peer.begin(now);
                     peer.send(index, &mut self.script)?;
                 } else {
@@ -132,6 +154,29 @@ impl EchoLoad {
             wall: begin.elapsed(),
             latency,
         })
+    }
+}
+
+impl Lanes for EchoLoad {
+    fn count(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn epoll(&mut self) -> &mut Epoll {
+        &mut self.epoll
+    }
+
+    fn send(&mut self, index: usize) -> io::Result<()> {
+        let peer = &mut self.peers[index];
+        peer.begin(Instant::now());
+        peer.send(index, &mut self.script)
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<Option<Instant>> {
+        let peer = &mut self.peers[index];
+        peer.send(index, &mut self.script)?;
+        let answered = peer.receive(index, &mut self.script, &mut self.received)?;
+        Ok(answered.then_some(peer.started))
     }
 }
 

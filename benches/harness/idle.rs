@@ -1,11 +1,11 @@
 //! Idle connections: many of them, opened one after the other, and what is then done to them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use socket2::Socket;
 
-use crate::socket;
+use crate::socket::{self, Endpoint};
 
 /// Of one source address; there are about 28,000 ports.
 const CONNECTIONS_PER_ADDRESS: usize = 5_000;
@@ -22,7 +22,7 @@ impl Wave {
     ///
     /// # Errors
     /// What the kernel refuses, and any answer but an upgrade.
-    pub fn open(server: SocketAddr, connections: usize, number: usize) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize, number: usize) -> io::Result<Self> {
         let context = |index| move |error| io::Error::other(format!("connection {index}: {error}"));
         let open = |index: usize| {
             let address = number % 2 * ADDRESSES_PER_WAVE + index / CONNECTIONS_PER_ADDRESS;

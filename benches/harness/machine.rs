@@ -1,16 +1,27 @@
 //! What the kernel knows: cores, CPU time, memory, limits. Linux only.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Ticks of `/proc` a second: USER_HZ, 100 on every Linux that runs Rust.
 pub const TICKS_PER_SECOND: u64 = 100;
+
+static UNPINNED: AtomicBool = AtomicBool::new(false);
+
+/// Has [`pin_to_core`] do nothing from now on.
+pub fn leave_unpinned() {
+    UNPINNED.store(true, Ordering::Relaxed);
+}
 
 /// Pins the calling thread, and what it starts, to one core. Safe to call after a fork.
 ///
 /// # Errors
 /// A core that this machine, or this container, does not have.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
+    if UNPINNED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
     // SAFETY: a zeroed set is an empty one; it lives through the call.
     let result = unsafe {
         let mut cores: libc::cpu_set_t = std::mem::zeroed();

@@ -40,6 +40,11 @@ impl Measurement {
     pub fn rate(&self) -> f64 {
         self.count as f64 / self.wall.as_secs_f64()
     }
+
+    /// Both, while the run goes on.
+    pub fn summary(&self) -> String {
+        format!("{:.0}/s, {:.0} ns", self.rate(), self.cpu_ns())
+    }
 }
 
 /// Starts `kind` and loads it for `duration`.
@@ -116,9 +121,9 @@ fn open(server: &Server, load: Load, payload: Payload) -> io::Result<Box<dyn Cli
                 in_flight,
                 payload,
             };
-            Box::new(EchoLoad::open(server.address, connections, exchange)?)
+            Box::new(EchoLoad::open(&server.endpoint, connections, exchange)?)
         }
-        Load::Churn { connections } => Box::new(ChurnLoad::open(server.address, connections)?),
+        Load::Churn { connections } => Box::new(ChurnLoad::open(&server.endpoint, connections)?),
     })
 }
 

@@ -64,6 +64,14 @@ fn commit() -> Option<String> {
     output.status.success().then(|| commit.trim().to_owned())
 }
 
+/// What stands above a part of the report.
+pub fn headline(title: &str, format: Format) -> String {
+    match format {
+        Format::Text => format!("{title}\n"),
+        Format::Markdown => format!("### {title}\n\n"),
+    }
+}
+
 /// A table with its columns aligned; the first row is the header, the first column has names.
 pub fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]], format: Format) -> String {
     let mut text = String::new();

@@ -13,16 +13,44 @@ pub struct Selection {
     /// answered with all there are.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<String>,
+    #[command(flatten)]
+    tidemills: Tidemills,
+    /// Another server, which echoes at /echo, with {port} where its port belongs, and over TLS
+    /// {cert} and {key} where the paths of those files do.
+    #[arg(long, value_name = "NAME=COMMAND")]
+    extra: Vec<String>,
+}
+
+/// Which tidemill, and which other one.
+#[derive(Args)]
+pub struct Tidemills {
     /// The tidemill to measure [default: the release build of this tree].
     #[arg(long, value_name = "PATH")]
     tidemill: Option<PathBuf>,
     /// An earlier tidemill to compare it with.
     #[arg(long, value_name = "PATH")]
     tidemill_before: Option<PathBuf>,
-    /// Another server, which echoes at /echo, with {port} where its port belongs, and over TLS
-    /// {cert} and {key} where the paths of those files do.
-    #[arg(long, value_name = "NAME=COMMAND")]
-    extra: Vec<String>,
+}
+
+impl Tidemills {
+    /// The tidemill to measure, by that name.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn now(&self, name: &str, variables: Variables) -> Result<Kind, String> {
+        let path = self.tidemill.clone().unwrap_or_else(release_build);
+        Kind::tidemill(name, &from_here(&path), variables)
+    }
+
+    /// The earlier one, if one is given.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn before(&self, name: &str, variables: Variables) -> Result<Option<Kind>, String> {
+        let path = self.tidemill_before.as_deref().map(from_here);
+        path.map(|path| Kind::tidemill(name, &path, variables))
+            .transpose()
+    }
 }
 
 /// The servers of this package, which only a benchmark knows the paths of.
@@ -67,17 +95,11 @@ impl Selection {
         let mut kinds = peers;
         kinds.retain(|kind| wanted(&kind.name, false));
         let mut extras = Vec::new();
-        if wanted("tidemill", self.tidemill.is_some()) {
+        if wanted("tidemill", self.tidemills.tidemill.is_some()) {
             extras.push(self.tidemill("tidemill", variables)?);
         }
-        if let Some(before) = &self.tidemill_before
-            && wanted("tidemill-before", true)
-        {
-            extras.push(Kind::tidemill(
-                "tidemill-before",
-                &from_here(before),
-                variables,
-            )?);
+        if wanted("tidemill-before", true) {
+            extras.extend(self.tidemills.before("tidemill-before", variables)?);
         }
         for definition in &self.extra {
             let kind = Kind::extra(definition)?;
@@ -114,8 +136,7 @@ impl Selection {
     /// # Errors
     /// It is not there.
     pub fn tidemill(&self, name: &str, variables: Variables) -> Result<Kind, String> {
-        let path = self.tidemill.clone().unwrap_or_else(release_build);
-        Kind::tidemill(name, &from_here(&path), variables)
+        self.tidemills.now(name, variables)
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::machine::{self, ProcessClock};
-use crate::socket::{self, PATIENCE};
+use crate::socket::{self, Credentials, Endpoint, PATIENCE};
 
 /// The core that every server is pinned to.
 pub const SERVER_CORE: usize = 0;
@@ -28,6 +28,7 @@ pub struct Kind {
     start: Start,
     /// Certificate and key of a server that speaks TLS only.
     secured_with: Option<[PathBuf; 2]>,
+    credentials: Credentials,
 }
 
 #[derive(Clone, Debug)]
@@ -35,7 +36,12 @@ enum Start {
     /// Ours: listens on the address it is given and prints the one it got.
     Peer(PathBuf),
     /// Configured by its environment, the variables of the benchmark among it.
-    Tidemill(PathBuf, Variables),
+    Tidemill {
+        program: PathBuf,
+        variables: Vec<(&'static str, String)>,
+        /// A program that runs it, with arguments.
+        under: Vec<String>,
+    },
     /// A program and its arguments, `{port}`, `{cert}` and `{key}` in any of them.
     Command(Vec<String>),
 }
@@ -43,11 +49,7 @@ enum Start {
 impl Kind {
     /// A server of this package.
     pub fn peer(name: &str, program: &str) -> Self {
-        Self {
-            name: name.into(),
-            start: Start::Peer(program.into()),
-            secured_with: None,
-        }
+        Self::new(name, Start::Peer(program.into()))
     }
 
     /// A tidemill binary and how the benchmark wants it beside what all of them want.
@@ -62,11 +64,12 @@ impl Kind {
                 program.display()
             ));
         }
-        Ok(Self {
-            name: name.into(),
-            start: Start::Tidemill(program.into(), variables),
-            secured_with: None,
-        })
+        let start = Start::Tidemill {
+            program: program.into(),
+            variables: Vec::new(),
+            under: Vec::new(),
+        };
+        Ok(Self::new(name, start).with(variables))
     }
 
     /// Any other server, given as `name=program argument…`; no shell is involved, so the process
@@ -80,16 +83,50 @@ impl Kind {
             .filter(|(name, command)| !name.is_empty() && command.contains("{port}"))
             .ok_or_else(|| format!("{definition}: expected name=COMMAND with {{port}} in it"))?;
         let words = command.split_whitespace().map(str::to_owned).collect();
-        Ok(Self {
+        Ok(Self::new(name, Start::Command(words)))
+    }
+
+    fn new(name: &str, start: Start) -> Self {
+        Self {
             name: name.into(),
-            start: Start::Command(words),
+            start,
             secured_with: None,
-        })
+            credentials: Credentials::default(),
+        }
     }
 
     /// The same server over TLS. One of this package takes the files as arguments.
     pub fn secured(mut self, certificate: PathBuf, key: PathBuf) -> Self {
         self.secured_with = Some([certificate, key]);
+        self
+    }
+
+    /// The same server, asked with what it wants to see.
+    pub fn asked_with(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// The same tidemill with more variables. Other servers are left as they are.
+    pub fn with(self, more: Variables) -> Self {
+        more.iter()
+            .fold(self, |kind, (name, value)| kind.set(name, *value))
+    }
+
+    /// The same tidemill with one more variable. Other servers are left as they are.
+    pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        if let Start::Tidemill { variables, .. } = &mut self.start {
+            variables.push((name, value.into()));
+        }
+        self
+    }
+
+    /// The same tidemill, run by another program, of which these are the name and the arguments.
+    /// Other servers are left as they are.
+    pub fn under(mut self, words: Vec<String>) -> Self {
+        if let Start::Tidemill { under, .. } = &mut self.start {
+            *under = words;
+        }
         self
     }
 
@@ -107,8 +144,13 @@ impl Kind {
                 command.args(self.secured_with.iter().flatten());
                 return Ok((command, None));
             }
-            Start::Tidemill(program, variables) => {
-                let mut command = tidemill(program, address, variables);
+            Start::Tidemill {
+                program,
+                variables,
+                under,
+            } => {
+                let mut command = run_by(under, program);
+                configure(&mut command, address, variables);
                 if let Some([certificate, key]) = &self.secured_with {
                     command
                         .env("TIDEMILL_LISTEN", "off")
@@ -145,7 +187,7 @@ impl Kind {
 
 /// A running server, killed when dropped.
 pub struct Server {
-    pub address: SocketAddr,
+    pub endpoint: Endpoint,
     pub clock: ProcessClock,
     child: Child,
 }
@@ -165,13 +207,13 @@ impl Server {
     /// Those of [`Self::start`], and those of `visit`.
     pub fn start_with(
         kind: &Kind,
-        visit: impl FnMut(SocketAddr) -> io::Result<()>,
+        visit: impl FnMut(&Endpoint) -> io::Result<()>,
     ) -> io::Result<Self> {
         let context = |error| io::Error::other(format!("{}: {error}", kind.name));
         Self::launch(kind, visit).map_err(context)
     }
 
-    fn launch(kind: &Kind, visit: impl FnMut(SocketAddr) -> io::Result<()>) -> io::Result<Self> {
+    fn launch(kind: &Kind, visit: impl FnMut(&Endpoint) -> io::Result<()>) -> io::Result<Self> {
         let (mut command, address) = kind.command()?;
         command.stdin(Stdio::null());
         // SAFETY: both are plain system calls, which a forked child may make.
@@ -184,12 +226,12 @@ impl Server {
         let child = command.spawn()?;
         let clock = ProcessClock::new(child.id())?;
         let mut server = Self {
-            address: address.unwrap_or(local(0)),
+            endpoint: Endpoint::new(address.unwrap_or(local(0)), &kind.credentials),
             clock,
             child,
         };
         if address.is_none() {
-            server.address = server.reported_address()?;
+            server.endpoint = Endpoint::new(server.reported_address()?, &kind.credentials);
         }
         server.warm_up(visit)?;
         Ok(server)
@@ -207,10 +249,10 @@ impl Server {
     }
 
     /// Opens, uses and closes a first connection, once the server listens.
-    fn warm_up(&mut self, mut visit: impl FnMut(SocketAddr) -> io::Result<()>) -> io::Result<()> {
+    fn warm_up(&mut self, mut visit: impl FnMut(&Endpoint) -> io::Result<()>) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match visit(self.address) {
+            match visit(&self.endpoint) {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
                 Err(error) => return Err(error),
@@ -243,6 +285,26 @@ impl Server {
         }
         Ok(before)
     }
+
+    /// Asks the server to stop and waits until it has.
+    ///
+    /// # Errors
+    /// It does not within [`PATIENCE`], or not well.
+    pub fn stop(mut self) -> io::Result<()> {
+        // SAFETY: no pointer is passed; nobody has waited for the child, so the number is its own.
+        if unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(io::Error::other(format!("ended badly, {status}"))),
+                None => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        Err(io::Error::other("does not stop"))
+    }
 }
 
 impl Drop for Server {
@@ -253,9 +315,17 @@ impl Drop for Server {
     }
 }
 
-/// A tidemill as the benchmarks want it, whatever the environment configures.
-fn tidemill(program: &Path, address: SocketAddr, variables: Variables) -> Command {
-    let mut command = Command::new(program);
+fn run_by(words: &[String], program: &Path) -> Command {
+    let Some((first, arguments)) = words.split_first() else {
+        return Command::new(program);
+    };
+    let mut command = Command::new(first);
+    command.args(arguments).arg(program);
+    command
+}
+
+/// Has a tidemill start as the benchmarks want it, whatever the environment configures.
+fn configure(command: &mut Command, address: SocketAddr, variables: &[(&str, String)]) {
     let inherited = std::env::vars_os().map(|(name, _)| name);
     for name in inherited.filter(|name| name.as_encoded_bytes().starts_with(b"TIDEMILL_")) {
         command.env_remove(name);
@@ -268,8 +338,7 @@ fn tidemill(program: &Path, address: SocketAddr, variables: Variables) -> Comman
         .env("TIDEMILL_PING_INTERVAL", "0")
         .env("TIDEMILL_IDLE_TIMEOUT", "1h")
         .env("TIDEMILL_LOG", "warn")
-        .envs(variables.iter().copied());
-    command
+        .envs(variables.iter().map(|(name, value)| (name, value)));
 }
 
 fn local(port: u16) -> SocketAddr {

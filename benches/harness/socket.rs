@@ -51,13 +51,45 @@ pub fn connect(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Socke
     Ok(socket)
 }
 
+/// Where a server listens, and what a connection sends for its upgrade.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub request: Vec<u8>,
+}
+
+/// What a request for `/echo` has that not every server wants.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// Behind the path, `?` included.
+    pub query: String,
+    /// Whole lines.
+    pub headers: String,
+}
+
+impl Endpoint {
+    /// The endpoint `/echo` of a server.
+    pub fn new(address: SocketAddr, credentials: &Credentials) -> Self {
+        let Credentials { query, headers } = credentials;
+        let request = format!(
+            "GET /echo{query} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\
+             {headers}\r\n"
+        );
+        Self {
+            address,
+            request: request.into_bytes(),
+        }
+    }
+}
+
 /// Connects and upgrades.
 ///
 /// # Errors
 /// What the kernel refuses, and any answer but a proper 101.
-pub fn open(server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Socket> {
-    let mut socket = connect(server, source)?;
-    socket.write_all(&request(server))?;
+pub fn open(server: &Endpoint, source: Option<Ipv4Addr>) -> io::Result<Socket> {
+    let mut socket = connect(server.address, source)?;
+    socket.write_all(&server.request)?;
     let mut head = Vec::new();
     loop {
         receive_more(&socket, &mut head)?;
@@ -137,16 +169,7 @@ fn receive_more(mut socket: &Socket, bytes: &mut Vec<u8>) -> io::Result<()> {
     }
 }
 
-/// The upgrade request for `/echo`.
-pub fn request(server: SocketAddr) -> Vec<u8> {
-    format!(
-        "GET /echo HTTP/1.1\r\nHost: {server}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
-    .into_bytes()
-}
-
-/// Whether the complete answer to [`request`] is there.
+/// Whether the complete answer to the request of an [`Endpoint`] is there.
 ///
 /// # Errors
 /// It is no 101, has the wrong key, or has bytes behind it.

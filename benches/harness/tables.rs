@@ -1,10 +1,10 @@
-//! The tables of the echo benchmark: per workload one row a server, and each ratio to the floor.
+//! The tables of the echo benchmark: per workload one row a server, and its ratio to one of them.
 
 use hdrhistogram::Histogram;
 
 use crate::measure::Measurement;
 use crate::report::{self, Format};
-use crate::servers::FLOOR;
+use crate::rounds::Rounds;
 use crate::workload::{Load, Workload};
 
 /// A core is saturated when it was idle for less than this share.
@@ -12,38 +12,46 @@ const IDLE_MAX: f64 = 0.05;
 /// Others on the server's core are mentioned above this share.
 const DISTURBED_MAX: f64 = 0.05;
 
-/// The rounds of one server under one workload.
-pub struct Rounds {
-    pub server: String,
-    pub rounds: Vec<Measurement>,
-}
-
 /// What the columns mean, once before the tables.
 pub const LEGEND: &str = "\
 CPU is user and system time of the server's process per message (or per connection), in the
 quietest round, the one with the least of it; irq is what the server's core spent in interrupts
-beside. Rates are the median round, latencies all rounds together. The ratio to the floor is that
-of the quietest rounds; the median is over the ratios within each round. Busy is the share of
+beside. Rates are the median round, latencies all rounds together. The ratio to another server is
+that of the quietest rounds; the median is over the ratios within each round. Busy is the share of
 server and client core in the quietest round: where the client is the busier one, the rate is the
 client's and only the CPU is the server's.";
 
-/// The table of one workload, and what is to be said about it.
-pub fn of_workload(workload: &Workload, servers: &[Rounds], format: Format) -> String {
+/// The table of one workload, with ratios to the server of that name, and what is to be said about
+/// it.
+pub fn of_workload(
+    workload: &Workload,
+    servers: &[Rounds<Measurement>],
+    baseline: &str,
+    format: Format,
+) -> String {
     let unit = match workload.load {
         Load::Echo { .. } => "msgs/s",
         Load::Churn { .. } => "conns/s",
     };
+    let to_baseline = format!("to {baseline}");
     let header = [
-        "server", unit, "CPU ns", "user", "system", "irq", "p50 us", "p99 us", "p99.9 us",
-        "to floor", "median", "busy",
+        "server",
+        unit,
+        "CPU ns",
+        "user",
+        "system",
+        "irq",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        &to_baseline,
+        "median",
+        "busy",
     ];
-    let floor = servers.iter().find(|server| server.server == FLOOR);
+    let baseline = servers.iter().find(|server| server.server == baseline);
     let mut rows = vec![header.map(str::to_owned)];
-    rows.extend(servers.iter().map(|server| row(server, floor)));
-    let mut text = match format {
-        Format::Text => format!("{}\n", workload.title),
-        Format::Markdown => format!("### {}\n\n", workload.title),
-    };
+    rows.extend(servers.iter().map(|server| row(server, baseline)));
+    let mut text = report::headline(workload.title, format);
     text.push_str(&report::table(&rows, format));
     let remarks: Vec<_> = servers.iter().flat_map(remarks).collect();
     if !remarks.is_empty() {
@@ -52,7 +60,7 @@ pub fn of_workload(workload: &Workload, servers: &[Rounds], format: Format) -> S
     text
 }
 
-fn row(server: &Rounds, floor: Option<&Rounds>) -> [String; 12] {
+fn row(server: &Rounds<Measurement>, baseline: Option<&Rounds<Measurement>>) -> [String; 12] {
     let quietest = quietest(&server.rounds);
     let cpu_ns = quietest.cpu_ns();
     let ticks = server.rounds.iter().fold([0, 0], |[user, system], round| {
@@ -64,12 +72,12 @@ fn row(server: &Rounds, floor: Option<&Rounds>) -> [String; 12] {
     let rate = median(server.rounds.iter().map(Measurement::rate).collect());
     let latency = merged(&server.rounds);
     let us = |quantile| format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1000.0);
-    let to_floor = floor.map(|floor| cpu_ns / self::quietest(&floor.rounds).cpu_ns());
-    let median_ratio = floor.map(|floor| {
-        let pairs = server.rounds.iter().zip(&floor.rounds);
+    let to_baseline = baseline.map(|other| cpu_ns / self::quietest(&other.rounds).cpu_ns());
+    let median_ratio = baseline.map(|other| {
+        let pairs = server.rounds.iter().zip(&other.rounds);
         median(
             pairs
-                .map(|(ours, floor)| ours.cpu_ns() / floor.cpu_ns())
+                .map(|(ours, other)| ours.cpu_ns() / other.cpu_ns())
                 .collect(),
         )
     });
@@ -88,14 +96,14 @@ fn row(server: &Rounds, floor: Option<&Rounds>) -> [String; 12] {
         us(0.5),
         us(0.99),
         us(0.999),
-        ratio(to_floor),
+        ratio(to_baseline),
         ratio(median_ratio),
         format!("{server_busy:.0}/{client_busy:.0} %"),
     ]
 }
 
 /// What keeps a row from being taken at its word.
-fn remarks(server: &Rounds) -> Vec<String> {
+fn remarks(server: &Rounds<Measurement>) -> Vec<String> {
     let name = &server.server;
     let mut remarks = Vec::new();
     let quietest = quietest(&server.rounds);

@@ -1,8 +1,8 @@
 //! The certificate of all servers: made at the start, in a folder that goes with the run.
 
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use openssl::asn1::Asn1Time;
@@ -15,6 +15,8 @@ use openssl::pkey::{PKey, Private};
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509NameBuilder};
 
+use crate::folder::Folder;
+
 /// Long enough that no server warns of its end.
 const DAYS: u32 = 365;
 
@@ -22,7 +24,7 @@ const DAYS: u32 = 365;
 ///
 /// The files are removed when it is dropped.
 pub struct Certificate {
-    folder: PathBuf,
+    folder: Folder,
     pub der: Vec<u8>,
 }
 
@@ -31,15 +33,8 @@ impl Certificate {
     /// The folder for temporary files takes none.
     pub fn generate() -> io::Result<Self> {
         let (certificate, key) = pair()?;
-        let mut unique = [0; 8];
-        openssl::rand::rand_bytes(&mut unique)?;
-        let unique = u64::from_ne_bytes(unique);
-        let name = format!("tidemill-benches-{}-{unique:016x}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        DirBuilder::new().mode(0o700).create(&folder)?;
-        // From here on the folder goes when this does.
         let this = Self {
-            folder,
+            folder: Folder::new()?,
             der: certificate.to_der()?,
         };
         fs::write(this.chain(), certificate.to_pem()?)?;
@@ -54,19 +49,12 @@ impl Certificate {
 
     /// The file of the certificate.
     pub fn chain(&self) -> PathBuf {
-        self.folder.join("cert.pem")
+        self.folder.file("cert.pem")
     }
 
     /// The file of its key.
     pub fn key(&self) -> PathBuf {
-        self.folder.join("key.pem")
-    }
-}
-
-impl Drop for Certificate {
-    fn drop(&mut self) {
-        // Nobody is left to tell.
-        let _ = fs::remove_dir_all(&self.folder);
+        self.folder.file("key.pem")
     }
 }
 

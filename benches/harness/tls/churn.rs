@@ -4,7 +4,6 @@
 //! server has answered the Close frame, said close_notify and closed the socket.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use super::tickets::Tickets;
 use crate::churn::disconnect;
 use crate::exchange::{Outcome, histogram};
 use crate::measure::Client;
-use crate::socket::{self, CLOSE, CLOSE_REPLY, Epoll, Interest};
+use crate::socket::{self, CLOSE, CLOSE_REPLY, Endpoint, Epoll, Interest};
 
 /// Room for the answer to the upgrade.
 const HEAD_BYTES: usize = 2048;
@@ -71,12 +70,12 @@ impl ChurnLoad {
     ///
     /// # Errors
     /// What the kernel or the server refuses, and anything wrong about an answer.
-    pub fn open(server: SocketAddr, connections: usize, handshake: Handshake) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize, handshake: Handshake) -> io::Result<Self> {
         let epoll = Epoll::new(connections)?;
         let mut peers = Vec::with_capacity(connections);
         for index in 0..connections {
             // Connected first, so that no edge tells of a socket that never was.
-            let socket = socket::connect(server, None)?;
+            let socket = socket::connect(server.address, None)?;
             epoll.add(socket.as_raw_fd(), index, Interest::Read)?;
             peers.push(Peer {
                 socket,
@@ -94,8 +93,8 @@ impl ChurnLoad {
             }
         };
         let cycle = Cycle {
-            server: server.into(),
-            request: socket::request(server),
+            server: server.address.into(),
+            request: server.request.clone(),
             dialer,
             kind: HandshakeKind::Full,
         };

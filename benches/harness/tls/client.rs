@@ -1,7 +1,7 @@
 //! Client connections: dialled, upgraded, and used one exchange at a time.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use socket2::Socket;
 
 use super::tickets::Tickets;
 use super::trust::Blind;
-use crate::socket::{self, Take};
+use crate::socket::{self, Endpoint, Take};
 
 /// The name that the client asks for, as clients do.
 const SERVER_NAME: &str = "localhost";
@@ -95,11 +95,11 @@ impl Dialer {
     ///
     /// # Errors
     /// What the kernel or the server refuses, and any answer but a proper 101.
-    pub fn open(&self, server: SocketAddr, source: Option<Ipv4Addr>) -> io::Result<Connection> {
-        let socket = socket::connect(server, source)?;
+    pub fn open(&self, server: &Endpoint, source: Option<Ipv4Addr>) -> io::Result<Connection> {
+        let socket = socket::connect(server.address, source)?;
         let line = self.line()?;
         let mut connection = Connection { socket, line };
-        connection.line.write(&socket::request(server))?;
+        connection.line.write(&server.request)?;
         let mut head = Vec::new();
         while !socket::is_upgrade(&head)? {
             connection.step(&mut head)?;

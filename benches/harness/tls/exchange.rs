@@ -3,7 +3,6 @@
 //! Connections open with rustls and go on with [`super::records`].
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -13,17 +12,18 @@ use super::client::{Connection, Dialer};
 use super::records::{Records, room_bytes, too_much};
 use crate::exchange::{Exchange, Outcome, Script, histogram};
 use crate::measure::Client;
-use crate::socket::{self, Epoll, Interest, Take};
+use crate::paced::Lanes;
+use crate::socket::{self, Endpoint, Epoll, Interest, Take};
 
 /// Bytes received at once, with the beginning of a record before them.
 const RECEIVE_BYTES_MAX: usize = 256 * 1024;
 
 /// Open connections and the bytes that they exchange.
 pub struct EchoLoad {
-    pub(super) epoll: Epoll,
-    pub(super) peers: Vec<Peer>,
-    pub(super) script: Script,
-    pub(super) buffers: Buffers,
+    epoll: Epoll,
+    peers: Vec<Peer>,
+    script: Script,
+    buffers: Buffers,
 }
 
 impl EchoLoad {
@@ -31,7 +31,7 @@ impl EchoLoad {
     ///
     /// # Errors
     /// What the kernel or the server refuses, and anything wrong about an answer.
-    pub fn open(server: SocketAddr, connections: usize, exchange: Exchange) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize, exchange: Exchange) -> io::Result<Self> {
         let script = Script::new(exchange);
         let epoll = Epoll::new(connections.min(256))?;
         let dialer = Dialer::new()?;
@@ -101,8 +101,29 @@ impl Client for EchoLoad {
     }
 }
 
+impl Lanes for EchoLoad {
+    fn count(&self) -> usize {
+        self.peers.len()
+    }
+
+    fn epoll(&mut self) -> &mut Epoll {
+        &mut self.epoll
+    }
+
+    fn send(&mut self, index: usize) -> io::Result<()> {
+        let now = Instant::now();
+        self.peers[index].send(index, now, &mut self.script, &mut self.buffers)
+    }
+
+    fn receive(&mut self, index: usize) -> io::Result<Option<Instant>> {
+        let peer = &mut self.peers[index];
+        let answered = peer.receive(index, &mut self.script, &mut self.buffers)?;
+        Ok(answered.then_some(peer.started))
+    }
+}
+
 /// One connection and its batch in flight.
-pub(super) struct Peer {
+struct Peer {
     socket: Socket,
     records: Records,
     /// What the socket refused of the batch.
@@ -112,11 +133,11 @@ pub(super) struct Peer {
     sequence: u32,
     received: usize,
     /// When the batch was sent.
-    pub started: Instant,
+    started: Instant,
 }
 
 /// Buffers that all connections share.
-pub(super) struct Buffers {
+struct Buffers {
     received: Vec<u8>,
     plain: Vec<u8>,
     sending: Vec<u8>,
@@ -124,7 +145,7 @@ pub(super) struct Buffers {
 
 impl Peer {
     /// Begins the next batch.
-    pub fn send(
+    fn send(
         &mut self,
         index: usize,
         now: Instant,
@@ -143,7 +164,7 @@ impl Peer {
     }
 
     /// Whether this edge completed the answer to the batch. What still waits to be sent goes first.
-    pub fn receive(
+    fn receive(
         &mut self,
         index: usize,
         script: &mut Script,

@@ -1,9 +1,10 @@
 //! Idle connections over TLS, opened one after the other.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use super::client::{Connection, Dialer};
+use crate::socket::Endpoint;
 
 /// Of one source address; there are about 28,000 ports.
 const CONNECTIONS_PER_ADDRESS: usize = 5_000;
@@ -18,7 +19,7 @@ impl Wave {
     ///
     /// # Errors
     /// What the kernel or the server refuses, and any answer but an upgrade.
-    pub fn open(server: SocketAddr, connections: usize) -> io::Result<Self> {
+    pub fn open(server: &Endpoint, connections: usize) -> io::Result<Self> {
         let context = |index| move |error| io::Error::other(format!("connection {index}: {error}"));
         let dialer = Dialer::new()?;
         let open = |index: usize| {

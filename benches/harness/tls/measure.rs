@@ -56,10 +56,10 @@ fn open(server: &Server, load: Load, handshake: Handshake) -> io::Result<Box<dyn
                 in_flight,
                 payload: Payload::Binary,
             };
-            Box::new(EchoLoad::open(server.address, connections, exchange)?)
+            Box::new(EchoLoad::open(&server.endpoint, connections, exchange)?)
         }
         Load::Churn { connections } => {
-            Box::new(ChurnLoad::open(server.address, connections, handshake)?)
+            Box::new(ChurnLoad::open(&server.endpoint, connections, handshake)?)
         }
     })
 }

@@ -12,7 +12,6 @@ pub mod client;
 pub mod exchange;
 pub mod idle;
 pub mod measure;
-pub mod paced;
 pub mod probe;
 pub mod records;
 pub mod storm;

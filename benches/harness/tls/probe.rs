@@ -3,11 +3,11 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::client::Dialer;
 use super::tickets::Tickets;
+use crate::socket::Endpoint;
 
 /// Visits servers and holds them all to what the first one agreed to.
 pub struct Probe {
@@ -44,7 +44,7 @@ impl Probe {
     /// # Errors
     /// Other parameters than the first server's, another certificate, and all that can go wrong
     /// with a connection.
-    pub fn visit(&self, server: SocketAddr) -> io::Result<Agreement> {
+    pub fn visit(&self, server: &Endpoint) -> io::Result<Agreement> {
         let tickets = Arc::new(Tickets::default());
         let mut connection = Dialer::resuming(&tickets)?.open(server, None)?;
         connection.echo()?;

@@ -5,7 +5,6 @@
 //! that the storm delays it only inside the server.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,20 +15,18 @@ use socket2::{SockAddr, Socket};
 
 use super::churn::{ChurnLoad, Handshake};
 use super::client::Dialer;
+use super::exchange::EchoLoad;
 use super::measure::start;
-use super::paced::{PacedLoad, PacedOutcome};
 use super::probe::Probe;
 use crate::churn::{disconnect, send_all};
-use crate::machine::{self, ProcessClock};
-use crate::servers::Kind;
-use crate::socket::{self, Epoll, Interest, Take};
+use crate::exchange::TWENTY_BYTES;
+use crate::machine;
+use crate::servers::{Kind, Server};
+use crate::socket::{self, Endpoint, Epoll, Interest, Take};
+use crate::weather::{self, OPEN_CONNECTIONS, Weather};
 
 /// Connections that the storm has in progress, at all times.
 pub const STORM_CONNECTIONS: usize = 256;
-/// Connections that were open before.
-pub const OPEN_CONNECTIONS: usize = 64;
-/// Messages a second over all of them.
-pub const MESSAGES_PER_SECOND: u32 = 2000;
 /// A handshake record, RFC 8446, 5.1: anything else in answer to a hello is a refusal.
 const HANDSHAKE_RECORD: u8 = 22;
 
@@ -57,24 +54,6 @@ impl Storm {
     }
 }
 
-/// How the open connections fared.
-pub struct Weather {
-    pub echoes: PacedOutcome,
-    /// Handshakes, or answered hellos, a second.
-    pub storm_rate: f64,
-    /// The server's CPU time, as a share of the time.
-    pub busy: f64,
-    /// Whether the plan was kept in real time.
-    pub real_time: bool,
-}
-
-impl Weather {
-    /// From when the plan had a message sent.
-    pub fn p99_us(&self) -> f64 {
-        self.echoes.planned.value_at_quantile(0.99) as f64 / 1000.0
-    }
-}
-
 /// Starts `kind` and has it echo for `duration` in that storm.
 ///
 /// # Errors
@@ -88,7 +67,7 @@ pub fn measure(
     let context =
         |error: io::Error| io::Error::other(format!("{}, {}: {error}", kind.name, storm.title()));
     let server = start(kind, probe)?;
-    let address = server.address;
+    let endpoint = &server.endpoint;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let (open, opened) = mpsc::channel();
@@ -98,12 +77,12 @@ pub fn measure(
             let wind = Wind { opened, rage };
             match storm {
                 Storm::Calm => wind.calm(),
-                Storm::Handshakes => wind.handshakes(address, &over),
-                Storm::Hellos => wind.hellos(address, &over),
+                Storm::Handshakes => wind.handshakes(endpoint, &over),
+                Storm::Hellos => wind.hellos(endpoint, &over),
             }
         });
         let steady = scope.spawn(|| {
-            let weather = endure(address, &server.clock, duration, open, raging);
+            let weather = endure(&server, duration, open, raging);
             over.store(true, Ordering::Relaxed);
             weather
         });
@@ -122,28 +101,20 @@ pub fn measure(
 
 /// Echoes by the plan, once the storm rages.
 fn endure(
-    server: SocketAddr,
-    clock: &ProcessClock,
+    server: &Server,
     duration: Duration,
     open: Sender<()>,
     raging: Receiver<()>,
 ) -> io::Result<Weather> {
     let real_time = machine::run_in_real_time().is_ok();
-    let mut load = PacedLoad::open(server, OPEN_CONNECTIONS, MESSAGES_PER_SECOND)?;
+    let lanes = EchoLoad::open(&server.endpoint, OPEN_CONNECTIONS, TWENTY_BYTES)?;
+    let mut load = weather::paced(lanes);
     let gone = |_| io::Error::other("the storm ended early");
     open.send(()).map_err(gone)?;
     raging
         .recv()
         .map_err(|error| io::Error::other(format!("the storm: {error}")))?;
-    let before = clock.total()?;
-    let echoes = load.run(duration)?;
-    let cpu = clock.total()? - before;
-    Ok(Weather {
-        busy: cpu.as_secs_f64() / echoes.wall.as_secs_f64(),
-        echoes,
-        storm_rate: 0.0,
-        real_time,
-    })
+    Weather::of(server, &mut load, duration, real_time)
 }
 
 /// The storm's side of the two channels.
@@ -158,7 +129,7 @@ impl Wind {
         Ok(0.0)
     }
 
-    fn handshakes(self, server: SocketAddr, over: &AtomicBool) -> io::Result<f64> {
+    fn handshakes(self, server: &Endpoint, over: &AtomicBool) -> io::Result<f64> {
         self.opened.recv().map_err(nobody)?;
         let mut load = ChurnLoad::open(server, STORM_CONNECTIONS, Handshake::Full)?;
         self.rage.send(()).map_err(nobody)?;
@@ -166,7 +137,7 @@ impl Wind {
         Ok(outcome.count as f64 / outcome.wall.as_secs_f64())
     }
 
-    fn hellos(self, server: SocketAddr, over: &AtomicBool) -> io::Result<f64> {
+    fn hellos(self, server: &Endpoint, over: &AtomicBool) -> io::Result<f64> {
         self.opened.recv().map_err(nobody)?;
         let mut load = HelloLoad::open(server)?;
         self.rage.send(()).map_err(nobody)?;
@@ -188,16 +159,16 @@ struct HelloLoad {
 }
 
 impl HelloLoad {
-    fn open(server: SocketAddr) -> io::Result<Self> {
+    fn open(server: &Endpoint) -> io::Result<Self> {
         let epoll = Epoll::new(STORM_CONNECTIONS)?;
         let mut sockets = Vec::with_capacity(STORM_CONNECTIONS);
         for index in 0..STORM_CONNECTIONS {
-            let socket = socket::connect(server, None)?;
+            let socket = socket::connect(server.address, None)?;
             epoll.add(socket.as_raw_fd(), index, Interest::Read)?;
             sockets.push(socket);
         }
         Ok(Self {
-            server: server.into(),
+            server: server.address.into(),
             hello: Dialer::new()?.line()?.sending()?,
             sockets,
             epoll,

@@ -1,10 +1,10 @@
 //! The tables that only the TLS benchmark has.
 
-use hdrhistogram::Histogram;
-
-use super::storm::{MESSAGES_PER_SECOND, OPEN_CONNECTIONS, STORM_CONNECTIONS, Storm, Weather};
-use crate::report::{self, Format};
+use super::storm::{STORM_CONNECTIONS, Storm};
+use crate::report::{self, Format, headline};
+use crate::rounds::Rounds;
 use crate::tables::median;
+use crate::weather::{self, MESSAGES_PER_SECOND, OPEN_CONNECTIONS, Weather};
 
 /// The header of the memory table.
 pub const IDLE_COLUMNS: [&str; 7] = [
@@ -16,12 +16,6 @@ pub const IDLE_COLUMNS: [&str; 7] = [
     "bytes each",
     "closed",
 ];
-
-/// The rounds of one server in each weather.
-pub struct StormRounds {
-    pub server: String,
-    pub rounds: Vec<[Weather; Storm::ALL.len()]>,
-}
 
 /// What stands above the memory table.
 pub fn idle_title(connections: usize, format: Format) -> String {
@@ -45,7 +39,7 @@ pub fn storm_legend(format: Format) -> String {
 }
 
 /// The table of storms: a row for each server and weather.
-pub fn of_storms(servers: &[StormRounds], format: Format) -> String {
+pub fn of_storms(servers: &[Rounds<[Weather; Storm::ALL.len()]>], format: Format) -> String {
     let header = [
         "server",
         "storm",
@@ -66,54 +60,27 @@ pub fn of_storms(servers: &[StormRounds], format: Format) -> String {
         }
     }
     let mut text = report::table(&rows, format);
-    let mut all = servers
+    let all = servers
         .iter()
         .flat_map(|server| server.rounds.iter().flatten());
-    if !all.all(|weather| weather.real_time) {
-        text.push_str(
-            "\nThe client may not run in real time here: its own delays are in the latencies.\n",
-        );
-    }
+    text.push_str(weather::remark(all));
     text
 }
 
 fn row(server: &str, storm: Storm, rounds: &[&Weather]) -> [String; 10] {
+    let [p50, p99, p999, max, p99_sent, busy] = weather::columns(rounds);
     let middle =
         |of: &dyn Fn(&Weather) -> f64| median(rounds.iter().map(|round| of(round)).collect());
-    let planned = merged(rounds.iter().map(|round| &round.echoes.planned));
-    let sent = merged(rounds.iter().map(|round| &round.echoes.sent));
-    let us = |nanoseconds: u64| format!("{:.0}", nanoseconds as f64 / 1000.0);
     [
         server.to_owned(),
         storm.title().to_owned(),
         format!("{:.0}", middle(&|round| round.storm_rate)),
-        format!(
-            "{:.0}",
-            middle(&|round| round.echoes.count as f64 / round.echoes.wall.as_secs_f64())
-        ),
-        us(planned.value_at_quantile(0.5)),
-        us(planned.value_at_quantile(0.99)),
-        us(planned.value_at_quantile(0.999)),
-        us(planned.max()),
-        us(sent.value_at_quantile(0.99)),
-        format!("{:.0} %", 100.0 * middle(&|round| round.busy)),
+        format!("{:.0}", middle(&Weather::rate)),
+        p50,
+        p99,
+        p999,
+        max,
+        p99_sent,
+        busy,
     ]
-}
-
-fn merged<'a>(mut histograms: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
-    let mut all = histograms
-        .next()
-        .expect("a report follows a round at least")
-        .clone();
-    for one in histograms {
-        all.add(one).expect("all histograms have the same bounds");
-    }
-    all
-}
-
-fn headline(title: &str, format: Format) -> String {
-    match format {
-        Format::Text => format!("{title}\n"),
-        Format::Markdown => format!("### {title}\n\n"),
-    }
 }

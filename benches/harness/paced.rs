@@ -4,17 +4,36 @@
 //! leaves with the answer, and its latency counts from when it should have left.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::exchange::EchoLoad;
-use crate::exchange::{Exchange, Payload, histogram};
+use crate::exchange::histogram;
+use crate::socket::{Epoll, PATIENCE};
+
+/// Open connections with one message in flight each, whatever they speak.
+pub trait Lanes {
+    fn count(&self) -> usize;
+
+    /// Where their edges show, by index.
+    fn epoll(&mut self) -> &mut Epoll;
+
+    /// Sends the next message of a connection that waits for nothing.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    fn send(&mut self, index: usize) -> io::Result<()>;
+
+    /// Follows an edge; when the message was sent, if its answer is now complete.
+    ///
+    /// # Errors
+    /// What the kernel refuses, and anything wrong about an answer.
+    fn receive(&mut self, index: usize) -> io::Result<Option<Instant>>;
+}
 
 /// Connections that take turns.
-pub struct PacedLoad {
-    load: EchoLoad,
+pub struct PacedLoad<L> {
+    lanes: L,
     interval: Duration,
 }
 
@@ -40,21 +59,13 @@ struct Plan {
     in_flight: Vec<bool>,
 }
 
-impl PacedLoad {
-    /// Opens connections that together send `rate` messages a second, of 20 bytes.
-    ///
-    /// # Errors
-    /// What the kernel or the server refuses, and anything wrong about an answer.
-    pub fn open(server: SocketAddr, connections: usize, rate: u32) -> io::Result<Self> {
-        let exchange = Exchange {
-            payload_bytes: 20,
-            in_flight: 1,
-            payload: Payload::Binary,
-        };
-        Ok(Self {
-            load: EchoLoad::open(server, connections, exchange)?,
+impl<L: Lanes> PacedLoad<L> {
+    /// Has the connections send `rate` messages a second together.
+    pub fn new(lanes: L, rate: u32) -> Self {
+        Self {
+            lanes,
             interval: Duration::from_secs(1) / rate,
-        })
+        }
     }
 
     /// Carries out a plan of `duration` and waits for every answer.
@@ -68,7 +79,7 @@ impl PacedLoad {
             planned: histogram()?,
             sent: histogram()?,
         };
-        let mut plan = Plan::new(self.load.peers.len(), self.interval, duration);
+        let mut plan = Plan::new(self.lanes.count(), self.interval, duration);
         let mut next = 0;
         let mut heard = plan.begin;
         while outcome.count < plan.total {
@@ -82,17 +93,17 @@ impl PacedLoad {
             }
             let pause = match next < plan.total {
                 true => plan.due(next).saturating_duration_since(Instant::now()),
-                false => crate::socket::PATIENCE,
+                false => PATIENCE,
             };
-            let ready = self.load.epoll.wait_for(pause)?;
+            let ready = self.lanes.epoll().wait_for(pause)?;
             for number in 0..ready {
-                let index = self.load.epoll.edge(number).index;
+                let index = self.lanes.epoll().edge(number).index;
                 self.receive(index, &mut plan, &mut outcome)?;
             }
             let now = Instant::now();
             if ready > 0 {
                 heard = now;
-            } else if now.duration_since(heard) > crate::socket::PATIENCE {
+            } else if now.duration_since(heard) > PATIENCE {
                 return Err(io::Error::other("messages were lost: no answer"));
             }
         }
@@ -101,13 +112,7 @@ impl PacedLoad {
     }
 
     fn send(&mut self, index: usize, plan: &mut Plan) -> io::Result<()> {
-        let EchoLoad {
-            peers,
-            script,
-            buffers,
-            ..
-        } = &mut self.load;
-        peers[index].send(index, Instant::now(), script, buffers)?;
+        self.lanes.send(index)?;
         plan.sent[index] += 1;
         plan.in_flight[index] = true;
         Ok(())
@@ -120,21 +125,14 @@ impl PacedLoad {
         plan: &mut Plan,
         outcome: &mut PacedOutcome,
     ) -> io::Result<()> {
-        let EchoLoad {
-            peers,
-            script,
-            buffers,
-            ..
-        } = &mut self.load;
-        let peer = &mut peers[index];
-        if !peer.receive(index, script, buffers)? {
+        let Some(sent) = self.lanes.receive(index)? else {
             return Ok(());
-        }
+        };
         let now = Instant::now();
         let nanoseconds = |since| now.saturating_duration_since(since).as_nanos() as u64;
         let planned = plan.due(plan.number(index, plan.sent[index] - 1));
         outcome.planned.saturating_record(nanoseconds(planned));
-        outcome.sent.saturating_record(nanoseconds(peer.started));
+        outcome.sent.saturating_record(nanoseconds(sent));
         outcome.count += 1;
         plan.in_flight[index] = false;
         let following = plan.number(index, plan.sent[index]);
