@@ -40,6 +40,12 @@ impl<'b> Input<'b> {
         &self.bytes[self.at..]
     }
 
+    /// How many bytes have not been consumed yet.
+    #[inline]
+    pub fn rest_bytes(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
     /// Puts together messages that nobody looks at any more out of the way.
     pub(super) fn release_small(&mut self) {
         if self.held.last().is_some_and(|last| last.len() < LEND_BYTES) {

@@ -5,6 +5,7 @@ use super::Core;
 use crate::{
     config::RatePolicy,
     connection::{Connection, Flags, Link},
+    gate::rate::{Level, Rates},
     handler::{CloseCode, Handler},
     slots::Key,
 };
@@ -26,6 +27,9 @@ impl<H: Handler> Core<H> {
     /// its rate.
     #[inline]
     pub(super) fn allowance(&mut self, key: Key, bytes: usize) -> u32 {
+        if bytes <= self.settings.unmetered_bytes {
+            return u32::MAX;
+        }
         let Some(rates) = &self.settings.rates else {
             return u32::MAX;
         };
@@ -58,7 +62,13 @@ impl<H: Handler> Core<H> {
     /// Goes on reading once there is an allowance again.
     pub(super) fn resume_rate(&mut self, key: Key, link: &mut Link) {
         self.leak(key, link);
-        if self.allowance(key, 0) > 0 {
+        let is_over = |(rates, level): (&Rates, &mut Level)| rates.is_over(level);
+        let levels = self
+            .settings
+            .rates
+            .as_ref()
+            .zip(self.visitors.level(key.slot));
+        if !levels.is_some_and(is_over) {
             link.flags.clear(Flags::RATED | Flags::PINGED);
             link.flags.set(Flags::REARM | Flags::OWED);
         }

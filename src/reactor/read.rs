@@ -31,8 +31,6 @@ enum Stop {
     Lost(io::Error),
     /// The other side broke TLS.
     Insecure(tls::Violation),
-    /// It sent more than its rate.
-    Rate,
 }
 
 /// What one receive brought.
@@ -141,16 +139,17 @@ impl<H: Handler> Core<H> {
         let mut cork_max = self.cork_max(&connection.link);
         let allowance = self.allowance(key, length);
         let mut used = 0;
+        let mut is_stopped = false;
         loop {
             // A message that was received in its place leaves nothing here, and is not held back.
-            if used >= allowance && !input.rest().is_empty() {
-                if self.settings.rate_policy == RatePolicy::Close {
-                    if self.uncork(key, connection, &mut input) {
-                        self.stopped(Stop::Rate, key, connection);
-                    }
-                    return;
+            if used >= allowance && input.rest_bytes() > 0 {
+                if self.settings.rate_policy == RatePolicy::Pause {
+                    break;
                 }
-                break;
+                if self.uncork(key, connection, &mut input) {
+                    self.exceeded(key, connection);
+                }
+                return;
             }
             match self.frame(&mut input, key, connection) {
                 Ok(true) => used += 1,
@@ -170,12 +169,16 @@ impl<H: Handler> Core<H> {
                 cork_max = self.cork_max(&connection.link);
             }
             if !connection.link.is_readable() {
+                is_stopped = true;
                 break;
             }
         }
         let link = &mut connection.link;
-        self.charge(key, used, length - input.rest().len(), link);
-        if !link.is_readable() {
+        if self.settings.rates.is_some() {
+            self.charge(key, used, length - input.rest_bytes(), link);
+            is_stopped |= link.flags.has(Flags::RATED);
+        }
+        if is_stopped {
             if !link.flags.has(Flags::FINISHING) {
                 link.keep_unread(input.rest());
             } else if !input.rest().is_empty() {
@@ -260,7 +263,6 @@ impl<H: Handler> Core<H> {
             Stop::Failed(failure) => self.failed(failure.text(), key, connection),
             Stop::Lost(error) => self.lost(key, connection, Operation::Receive, &error),
             Stop::Insecure(violation) => self.insecure(&violation, key, connection),
-            Stop::Rate => self.exceeded(key, connection),
         }
     }
 

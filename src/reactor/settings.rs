@@ -41,6 +41,8 @@ pub struct Settings {
     /// What a connection may send; `None`: whatever it likes.
     pub rates: Option<Rates>,
     pub rate_policy: RatePolicy,
+    /// Received pieces up to this size are not looked at before they are handled.
+    pub unmetered_bytes: usize,
     /// Peers that may say for whom they speak.
     pub trusted_proxies: Vec<Network>,
     /// Whether they say so first, by the PROXY protocol.
@@ -93,6 +95,11 @@ impl Settings {
             pong_timeout: ticks(Some(config.pong_timeout)),
             idle_timeout: ticks(config.idle_timeout),
             close_timeout: ticks(Some(config.close_timeout)),
+            unmetered_bytes: match (&rates, config.rate_policy) {
+                (None, _) => usize::MAX,
+                (Some(_), RatePolicy::Pause) => UNMETERED_BYTES,
+                (Some(_), RatePolicy::Close) => 0,
+            },
             rates,
             rate_policy: config.rate_policy,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -103,6 +110,10 @@ impl Settings {
         }
     }
 }
+
+/// So few bytes hold a handful of messages at the most. Where whoever sends too much is only made
+/// to wait, they are handled at once and paid for afterwards: it saves a look.
+const UNMETERED_BYTES: usize = 32;
 
 /// Ticks of one second.
 pub const TICKS_PER_SECOND: u32 = (1000 / TICK_MS) as u32;
