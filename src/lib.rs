@@ -34,4 +34,5 @@ mod wheel;
 pub use config::Config;
 pub use handler::{Accept, CloseCode, ConnId, Control, Failure, Handler, Incoming, Message, Peer};
 pub use handler::{Channel, Frame, Payload, Publication, PublishError, Reply, SubscribeError};
+pub use handler::{Claims, Door, Identity, KeyCheck, OriginList, Revocation, TokenError};
 pub use handler::{Reason, Refusal, Request, Response, Upgrade, Verdict};

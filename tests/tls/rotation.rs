@@ -386,7 +386,7 @@ fn a_certificate_that_expires_meanwhile_is_told_and_not_taken_again() {
     expect_shown(&server, &short);
     server.signal("HUP");
     server.settles("reloads_total{result=\"failed\"}", 1.0);
-    assert!(server.logged("not reloaded")[0].contains("expired"));
+    assert!(server.expect_log("not reloaded", 1)[0].contains("expired"));
     expect_shown(&server, &short);
     let good = server.authority.pair("localhost");
     replace(&server, &good);
