@@ -299,7 +299,7 @@ impl Door {
     }
 
     /// Pages of any origin may connect: for what everybody may see, or what is guarded by something
-    /// that a browser does not send by itself.
+    /// that a browser does not send by itself. A token in a cookie does not count then.
     pub fn any_origin(mut self) -> Self {
         self.origins = None;
         self

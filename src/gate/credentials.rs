@@ -13,30 +13,18 @@ pub struct Credentials<'a, C> {
     pub cookie_name: Option<&'a str>,
 }
 
-/// Where a token was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    Header,
-    Query,
-    /// Sent along by the browser, whoever wrote the page: worth nothing without an origin.
-    Cookie,
-}
-
 impl<'a, C: IntoIterator<Item = &'a str>> Credentials<'a, C> {
     /// The token that counts: that of the header (RFC 6750, 2.1), else of the query (2.3, by our
     /// name for it), else of the cookie. An empty one is none.
-    pub fn find(self) -> Option<(&'a str, Place)> {
-        let header = self.authorization.and_then(bearer);
+    pub fn find(self) -> Option<&'a str> {
         let query = || query_value(self.query?, "token");
         let name = self.cookie_name;
         let cookie = || {
             let mut cookies = self.cookies.into_iter();
             cookies.find_map(|header| cookie_value(header, name?))
         };
-        header
-            .map(|token| (token, Place::Header))
-            .or_else(|| query().map(|token| (token, Place::Query)))
-            .or_else(|| cookie().map(|token| (token, Place::Cookie)))
+        let header = self.authorization.and_then(bearer);
+        header.or_else(query).or_else(cookie)
     }
 }
 
@@ -70,7 +58,7 @@ mod tests {
         authorization: Option<&'a str>,
         query: Option<&'a str>,
         cookies: &[&'a str],
-    ) -> Option<(&'a str, Place)> {
+    ) -> Option<&'a str> {
         let cookies = cookies.to_vec();
         let cookie_name = Some("session");
         let credentials = Credentials {
@@ -85,16 +73,16 @@ mod tests {
     #[test]
     fn the_header_counts_before_the_query_and_the_query_before_the_cookie() {
         let (header, query, cookie) = (Some("Bearer h"), Some("token=q"), ["session=c"]);
-        assert_eq!(find(header, query, &cookie), Some(("h", Place::Header)));
-        assert_eq!(find(None, query, &cookie), Some(("q", Place::Query)));
-        assert_eq!(find(None, None, &cookie), Some(("c", Place::Cookie)));
+        assert_eq!(find(header, query, &cookie), Some("h"));
+        assert_eq!(find(None, query, &cookie), Some("q"));
+        assert_eq!(find(None, None, &cookie), Some("c"));
         assert_eq!(find(None, None, &[]), None);
     }
 
     #[test]
     fn a_bearer_is_recognised_in_any_case_and_other_schemes_are_none() {
         for header in ["bearer t", "BEARER  t ", "Bearer t"] {
-            assert_eq!(find(Some(header), None, &[]), Some(("t", Place::Header)));
+            assert_eq!(find(Some(header), None, &[]), Some("t"));
         }
         for header in ["Basic dTpw", "Bearer", "Bearer ", "Bearert", ""] {
             assert_eq!(find(Some(header), None, &[]), None, "{header}");
@@ -104,15 +92,13 @@ mod tests {
     #[test]
     fn names_are_compared_whole_and_empty_values_are_none() {
         assert_eq!(
-            find(None, Some("xtoken=a&token=&token=b&token=c"), &[])
-                .unwrap()
-                .0,
+            find(None, Some("xtoken=a&token=&token=b&token=c"), &[]).unwrap(),
             "b"
         );
         assert_eq!(find(None, Some("Token=a&token"), &[]), None);
         assert_eq!(find(None, None, &["mysession=a; session2=b"]), None);
         assert_eq!(
-            find(None, None, &["a=b", "c=d; session=\"e\" "]).unwrap().0,
+            find(None, None, &["a=b", "c=d; session=\"e\" "]).unwrap(),
             "e"
         );
     }

@@ -23,7 +23,7 @@ use std::{
 };
 
 use address::{Addresses, Caps};
-pub use credentials::{Credentials, Place};
+pub use credentials::Credentials;
 pub use policy::{Journey, KeyCheck, OriginList, Policy};
 pub use redact::redact;
 use token::{Revocation, RevocationsFull, Tokens};
@@ -85,19 +85,13 @@ impl Gate {
             connects_per_second: narrow(config.connect_rate_per_ip),
             ticks_per_second: bounds.ticks_per_second,
         };
-        let counts = [
-            caps.connections_max,
-            caps.half_open_max,
-            caps.connects_per_second,
-        ];
-        let is_counting = counts.iter().any(|cap| *cap > 0);
         Self {
             connections: AtomicUsize::new(0),
             connections_max: bounds.connections_max,
             buffered_bytes: AtomicUsize::new(0),
             buffer_bytes_max: bounds.buffer_bytes_max,
             draining: AtomicBool::new(false),
-            addresses: is_counting.then(|| Addresses::new(caps, bounds.connections_max)),
+            addresses: (!caps.are_off()).then(|| Addresses::new(caps, bounds.connections_max)),
             tokens,
             policy: RwLock::new(Arc::new(policy)),
             herald: OnceLock::new(),

@@ -260,10 +260,11 @@ impl<H: Handler> Core<H> {
             authorization: request.header("Authorization"),
             query: request.query(),
             cookies: request.headers("Cookie"),
-            cookie_name: policy.token_cookie(),
+            // Browsers send it along whichever page connects: where any page may, it is no proof.
+            cookie_name: policy.token_cookie().filter(|_| door.origins.is_some()),
         };
         match found.find() {
-            Some((token, _)) if policy.takes_tokens() => {
+            Some(token) if policy.takes_tokens() => {
                 let claims = self
                     .gate
                     .tokens

@@ -304,6 +304,25 @@ fn a_new_token_before_the_old_one_ends_keeps_the_connection() {
     assert!(now() >= soon);
 }
 
+/// A browser sends the cookie along whichever page it is that connects: where every page may, it
+/// proves nothing.
+#[test]
+fn a_cookie_does_not_count_where_pages_of_any_origin_may_connect() {
+    let app = run(&Config {
+        token_cookie: Some("session".to_owned()),
+        ..guarded()
+    });
+    let token = signed(&claims("anna"));
+    let cookie = format!("Cookie: session={token}\r\n");
+    let (_, answer) = app.ask("/", &cookie);
+    assert_eq!(answer.status, 101, "{answer:?}");
+    for path in ["/any-origin", "/any-origin?x=1"] {
+        let (_, answer) = app.ask(path, &cookie);
+        assert_eq!(answer.status, 401, "{answer:?}");
+    }
+    app.open("/any-origin", Some(&token));
+}
+
 /// Whoever came by one name and now goes by another is that other, also for those who revoke.
 #[test]
 fn a_new_token_replaces_the_old_identity() {
