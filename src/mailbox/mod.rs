@@ -2,7 +2,9 @@
 //!
 //! Sending never blocks. A batch costs one wake: the sender wakes only if nobody did since the
 //! receiver last looked. The receiver clears that flag *before* it drains, so a mail sent while it
-//! drains is either seen now or wakes it again.
+//! drains is either seen now or wakes it again: `handover` has that order, and tries all others.
+
+mod handover;
 
 use std::{
     io,
@@ -13,6 +15,8 @@ use std::{
 };
 
 use crossbeam_queue::SegQueue;
+
+use handover::{Flag, Handover, Queue, Waker};
 
 /// The receiving end; lives with one reactor.
 #[derive(Debug)]
@@ -26,22 +30,13 @@ pub struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
 
-#[derive(Debug)]
-struct Shared<T> {
-    queue: SegQueue<T>,
-    awake: AtomicBool,
-    waker: mio::Waker,
-}
+type Shared<T> = Handover<SegQueue<T>, AtomicBool, mio::Waker>;
 
 impl<T> Mailbox<T> {
     /// A mailbox that wakes `poll` with `token`.
     pub fn new(poll: &mio::Poll, token: mio::Token) -> io::Result<Self> {
         let waker = mio::Waker::new(poll.registry(), token)?;
-        let shared = Shared {
-            queue: SegQueue::new(),
-            awake: AtomicBool::new(false),
-            waker,
-        };
+        let shared = Handover::new(SegQueue::new(), AtomicBool::new(false), waker);
         Ok(Self {
             shared: Arc::new(shared),
         })
@@ -55,13 +50,14 @@ impl<T> Mailbox<T> {
 
     /// Call when woken, before the first [`Mailbox::pop`].
     pub fn open(&self) {
-        self.shared.awake.store(false, Ordering::SeqCst);
+        self.shared.open();
     }
 
     pub fn pop(&self) -> Option<T> {
         self.shared.queue.pop()
     }
 
+    /// Whoever stops popping before there is nothing must look here before the next sleep.
     pub fn is_empty(&self) -> bool {
         self.shared.queue.is_empty()
     }
@@ -70,13 +66,10 @@ impl<T> Mailbox<T> {
 impl<T> Sender<T> {
     /// Hands `mail` over. In order for one sender.
     pub fn send(&self, mail: T) {
-        self.shared.queue.push(mail);
-        if !self.shared.awake.swap(true, Ordering::SeqCst) {
-            // An eventfd's counter cannot overflow here: one write a batch. Should the write fail
-            // all the same, the reactor finds the mail at its next tick.
-            if let Err(error) = self.shared.waker.wake() {
-                log::debug!("cannot wake a reactor error=\"{error}\"");
-            }
+        // An eventfd's counter cannot overflow here: one write a batch. Should the write fail all
+        // the same, the reactor finds the mail in its next turn, for which the next mail wakes it.
+        if let Err(error) = self.shared.send(mail) {
+            log::debug!("cannot wake a reactor error=\"{error}\"");
         }
     }
 }
@@ -86,6 +79,24 @@ impl<T> Clone for Sender<T> {
         Self {
             shared: Arc::clone(&self.shared),
         }
+    }
+}
+
+impl<T> Queue<T> for SegQueue<T> {
+    fn push(&self, mail: T) {
+        Self::push(self, mail);
+    }
+}
+
+impl Flag for AtomicBool {
+    fn swap(&self, raised: bool, ordering: Ordering) -> bool {
+        Self::swap(self, raised, ordering)
+    }
+}
+
+impl Waker for mio::Waker {
+    fn wake(&self) -> io::Result<()> {
+        Self::wake(self)
     }
 }
 
