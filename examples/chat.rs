@@ -10,7 +10,7 @@
 
 use tidemill::{
     Accept, Config, Failure, Handler, Incoming, Message, Peer, PublishError, Reason, Refusal,
-    Reply, Upgrade, Verdict, server,
+    Reply, ReplyKind, Upgrade, Verdict, server,
 };
 
 const BUSY: &str = "(too much is being said, try again)";
@@ -46,7 +46,7 @@ impl Handler for Chat {
     }
 
     fn reply(&mut self, peer: &mut Peer<'_>, _: &mut String, reply: Reply) -> Result<(), Failure> {
-        if let Reply::Refused { .. } = reply {
+        if let ReplyKind::Busy = reply.answer {
             peer.send_text(BUSY);
         }
         Ok(())

@@ -15,8 +15,8 @@ use std::sync::{
 };
 
 use tidemill::{
-    Accept, CloseCode, Config, ConnId, Failure, Handler, Incoming, Message, Peer, Reason, Refusal,
-    Response, Upgrade, Verdict, server,
+    Accept, Answer, Caller, CloseCode, Config, ConnId, Failure, Handler, Incoming, Message, Peer,
+    Reason, Refusal, Response, Upgrade, Verdict, server,
 };
 
 /// One for each reactor; what all of them share is behind an `Arc`.
@@ -82,13 +82,14 @@ impl Handler for Counter {
         println!("{id}: {name} left after {messages} messages with {code} {reason}");
     }
 
-    fn request(&mut self, incoming: &Incoming<'_>, _body: &[u8]) -> Response {
+    fn request(&mut self, _: &mut Caller<'_>, incoming: &Incoming<'_>, _: &[u8]) -> Answer {
         match incoming.request.path() {
             "/visitors" => {
                 let count = self.visitors.load(Ordering::Relaxed);
-                Response::new(200).body("application/json", format!("{{\"visitors\":{count}}}\n"))
+                let body = format!("{{\"visitors\":{count}}}\n");
+                Response::new(200).body("application/json", body).into()
             }
-            _ => Refusal::from(Reason::UnknownPath).response(),
+            _ => Refusal::from(Reason::UnknownPath).response().into(),
         }
     }
 }

@@ -33,6 +33,10 @@ mod wheel;
 
 pub use config::Config;
 pub use handler::{Accept, CloseCode, ConnId, Control, Failure, Handler, Incoming, Message, Peer};
-pub use handler::{Channel, Frame, Payload, Publication, PublishError, Reply, SubscribeError};
+pub use handler::{Answer, Caller, ClientId, Command, Ending, Heard, Resident, What};
+pub use handler::{
+    Channel, Frame, Kind, Member, Options, Payload, Position, Publication, Publish, PublishError,
+    Question, RESERVED, Reply, ReplyKind, Subscribe, SubscribeError,
+};
 pub use handler::{Claims, Door, Identity, KeyCheck, OriginList, Revocation, TokenError};
 pub use handler::{Reason, Refusal, Request, Response, Upgrade, Verdict};

@@ -109,6 +109,11 @@ impl<T> Slots<T> {
         (entry.generation == key.generation).then_some(&mut entry.value)
     }
 
+    pub fn get(&self, key: Key) -> Option<&T> {
+        let entry = self.slab.get(key.slot as usize)?;
+        (entry.generation == key.generation).then_some(&entry.value)
+    }
+
     pub fn contains(&self, key: Key) -> bool {
         self.slab
             .get(key.slot as usize)

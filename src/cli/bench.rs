@@ -330,7 +330,10 @@ fn command() -> Command {
         )
         .subcommand(
             mode("fanout")
-                .about("One publisher, and subscribers to whom the server relays what it says")
+                .about(
+                    "One publisher, and subscribers to whom the server relays what it says, such \
+                     as ws://HOST:PORT/raw/CHANNEL",
+                )
                 .args(FLAGS_OF_FANOUT.iter().map(argument)),
         )
         .subcommand(
@@ -364,7 +367,7 @@ const FLAGS_OF_ALL: [Flag; 18] = [
     (
         "connections",
         "N",
-        "Connections, subscribers of a fan-out; 64, or 1000 to hold",
+        "Connections, subscribers of a fan-out; 64, or 1000 for hold and fanout",
     ),
     ("duration", "TIME", "How long the load lasts; 10s"),
     ("ramp", "N", "Open at most so many connections a second"),
@@ -427,9 +430,14 @@ const FLAGS_OF_HOLD: [Flag; 4] = [
     ("payload", "FILE", "The message itself"),
 ];
 
-const FLAGS_OF_FANOUT: [Flag; 2] = [
-    ("rate", "N", "Publications a second; 10"),
-    ("size", "SIZE", "Bytes of a publication; 64, at least 32"),
+const FLAGS_OF_FANOUT: [Flag; 3] = [
+    ("rate", "N", "Publications a second: an open loop; 10"),
+    (
+        "depth",
+        "N",
+        "Publications that not all have yet: a closed loop, on one thread",
+    ),
+    ("size", "SIZE", "Bytes of a publication; 64, at least 40"),
 ];
 
 const FLAGS_OF_CONNECT: [Flag; 1] = [("rate", "N", "Handshakes a second: an open loop")];

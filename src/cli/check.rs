@@ -6,7 +6,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use crate::config::{Config, ConfigError, FdTables, Invocation, Machine, OPTIONS, Plan};
-use crate::config::{Secret, show_count, show_size_rounded};
+use crate::config::{Secret, SlowPolicy, show_count, show_duration, show_size_rounded};
+use crate::gate::channel::{Action, Circle, Exposure, Namespace, Namespaces};
 use crate::gate::token::{KeyError, Keys};
 use crate::transport::tls::{Certificates, CertificatesError, Tickets};
 
@@ -99,6 +100,7 @@ fn report(
             report += &this_machine(machine);
         }
     }
+    report += &namespaces(&invocation.config);
     for warning in &warnings {
         let _ = write!(report, "\nwarning: {warning}");
     }
@@ -112,7 +114,11 @@ fn report(
 fn options(invocation: &Invocation, config: &Config) -> String {
     let mut lines = String::from("Options, and where each was set\n");
     for spec in OPTIONS {
-        let (variable, value) = (spec.variable(), without_query(spec.describe(config)));
+        let variable = spec.variable();
+        let value = match config.namespaces.len() {
+            count if count > 0 && spec.name == "namespaces" => format!("{count} named, see below"),
+            _ => without_query(spec.describe(config)),
+        };
         let source = invocation.sources.of(spec);
         let _ = writeln!(lines, "  {variable:<31} {value:<26} {source}");
     }
@@ -145,6 +151,8 @@ fn effective(config: &Config, plan: &Plan) -> Config {
         ),
         buffer_bytes_max: Some(plan.buffer_bytes_max),
         origins_echo: config.origins_echo.clone().or(config.origins.clone()),
+        origins_raw: config.origins_raw.clone().or(config.origins.clone()),
+        origins_native: config.origins_native_in_effect().or(config.origins.clone()),
         token_required: Some(config.token_is_required()),
         ..config.clone()
     }
@@ -191,6 +199,67 @@ What fits
         show_size_rounded(config.outbox_bytes_hard() as u64),
         show_size_rounded(config.outbox_bytes_soft() as u64),
     )
+}
+
+/// Who may do what with which channels, as it holds in the end.
+fn namespaces(config: &Config) -> String {
+    let mut lines = String::from("\nChannels, and who may without a token of their own\n");
+    let mut row = |name: &str, [subscribe, publish, presence, history]: [&str; 4], rest: &str| {
+        let line = format!(
+            "  {name:<15} {subscribe:<16} {publish:<16} {presence:<16} {history:<16} {rest}"
+        );
+        let _ = writeln!(lines, "{}", line.trim_end());
+    };
+    let actions = ["subscribe", "publish", "see who is on", "see what was"];
+    row("", actions, "and");
+    for (name, namespace) in Namespaces::from_config(config, Exposure::new(config)).iter() {
+        let who = |action, is_kept: bool| match namespace.who(action) {
+            Circle::Nobody => "nobody".to_owned(),
+            circle if is_kept => circle.to_string(),
+            _ => "not kept".to_owned(),
+        };
+        let cells = [
+            who(Action::Subscribe, true),
+            who(Action::Publish, true),
+            who(Action::Presence, namespace.presence),
+            who(Action::History, namespace.keeps_history()),
+        ];
+        let cells = cells.each_ref().map(String::as_str);
+        let name = match name {
+            "" => "without prefix".to_owned(),
+            name => format!("{name}:…"),
+        };
+        row(&name, cells, &beside(namespace).join(", "));
+    }
+    lines
+}
+
+/// What else there is to say of a namespace.
+fn beside(namespace: &Namespace) -> Vec<String> {
+    let history = namespace.keeps_history().then(|| {
+        let (size, ttl) = (namespace.history_size, namespace.history_ttl);
+        format!("{} for {}", show_count(size.into()), show_duration(ttl))
+    });
+    let words = [
+        ("presence", namespace.presence),
+        ("join_leave", namespace.join_leave),
+        ("force_push_join_leave", namespace.force_push_join_leave),
+        ("force_positioning", namespace.force_positioning),
+        ("force_recovery", namespace.force_recovery),
+        ("user#lists", namespace.allow_user_limited_channels),
+        ("wildcards", namespace.allow_wildcards),
+        ("raw", namespace.raw),
+        ("protected", namespace.protected),
+        (
+            "drops for the slow",
+            namespace.slow_policy == SlowPolicy::Drop,
+        ),
+    ];
+    let words = words.into_iter().filter(|(_, is_so)| *is_so);
+    history
+        .into_iter()
+        .chain(words.map(|(word, _)| word.to_owned()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -350,6 +419,62 @@ mod tests {
         let echo = &line(&report, "TIDEMILL_ORIGINS_ECHO")[1..];
         assert_eq!(echo, ["same-origin,null", "default"]);
         assert!(!report.contains("Token keys"), "{report}");
+    }
+
+    #[test]
+    fn the_namespaces_in_effect_are_shown_with_who_may_what() {
+        let json = r#"[{"name":"chat","allow_subscribe_for_client":true,"presence":true,
+            "allow_publish_for_subscriber":true,"allow_presence_for_client":true,
+            "history_size":1000,"history_ttl":"90s","slow_policy":"drop"},
+            {"name":"news","protected":true,"allow_wildcards":true},
+            {"name":"demo","off":true}]"#;
+        let report = reported(&[], &[("TIDEMILL_NAMESPACES", json)], &machine());
+        let named = &line(&report, "TIDEMILL_NAMESPACES")[1..];
+        assert_eq!(named.join(" "), "3 named, see below environment");
+        let (_, shown) = report.split_once("Channels, ").unwrap();
+        assert_eq!(
+            line(shown, "chat:…")[1..].join(" "),
+            "users subscribed users users nobody 1,000 for 90s, presence, drops for the slow"
+        );
+        assert_eq!(
+            line(shown, "news:…")[1..].join(" "),
+            "nobody nobody nobody nobody wildcards, protected"
+        );
+        let bare = line(shown, "without prefix")[2..].join(" ");
+        assert_eq!(
+            bare,
+            "everybody everybody not kept not kept user#lists, raw"
+        );
+        assert!(!shown.contains("demo:"), "{shown}");
+
+        let keyed = [("TIDEMILL_TOKEN_SECRET", "hunter2-hunter2-hunter2-hunter2-")];
+        let report = reported(&[], &keyed, &machine());
+        let bare = &line(&report, "without prefix")[2..4];
+        assert_eq!(bare, ["everybody", "users"]);
+        let demo = line(&report, "demo:…")[1..].join(" ");
+        let everybody = "everybody everybody everybody everybody";
+        assert_eq!(
+            demo,
+            format!("{everybody} 100 for 300s, presence, join_leave")
+        );
+        let native = &line(&report, "TIDEMILL_ORIGINS_NATIVE")[1..];
+        assert_eq!(native, ["*", "default"]);
+    }
+
+    #[test]
+    fn the_document_s_example_is_shown_as_the_document_has_it() {
+        let document = include_str!("../../docs/access.md");
+        let block = |start: &str| {
+            let (_, rest) = document.split_once(start).unwrap();
+            rest.split_once("```").unwrap().0.trim()
+        };
+        let example = [("TIDEMILL_NAMESPACES", block("```json"))];
+        let keyed = ("TIDEMILL_TOKEN_SECRET", "hunter2-hunter2-hunter2-hunter2-");
+        let variables = [example[0], keyed];
+        let report = reported(&[], &variables, &machine());
+        let shown = block("```text\nChannels,");
+        assert!(report.contains(shown), "{report}");
+        assert!(!report.contains("warning"), "{report}");
     }
 
     #[test]

@@ -2,15 +2,14 @@
 
 use std::{
     env,
-    fmt::Write as _,
     io::{self, Write as _},
     net::SocketAddr,
     process::ExitCode,
 };
 
-use super::logging;
+use super::{banner::Started, logging};
 use crate::{
-    config::{Config, ConfigError, Dialect, Invocation, Parsed, parse},
+    config::{Config, ConfigError, Invocation, Parsed, parse},
     dialect::Router,
     server::{Server, ServerError},
     sys,
@@ -46,10 +45,16 @@ fn serve(invocation: &Invocation) -> Result<(), ServerError> {
         })?
     };
     server.stop_on_signals(reread)?;
+    let started = Started {
+        config: &invocation.config,
+        plan: server.plan(),
+        plain: server.addresses(),
+        tls: server.tls_addresses(),
+        admin: server.admin_addresses(),
+        descriptors: server.descriptor_limits(),
+    };
     // A closed standard output is no reason not to serve.
-    let _ = io::stdout()
-        .lock()
-        .write_all(banner(invocation, &server).as_bytes());
+    let _ = io::stdout().lock().write_all(started.banner().as_bytes());
     for warning in &server.plan().warnings {
         log::warn!("{warning}");
     }
@@ -82,57 +87,4 @@ fn exposed(server: &Server) -> impl Iterator<Item = &SocketAddr> {
         .addresses()
         .iter()
         .filter(|address| !address.ip().to_canonical().is_loopback())
-}
-
-fn banner(invocation: &Invocation, server: &Server) -> String {
-    let config = &invocation.config;
-    let plan = server.plan();
-    let mut lines = format!("tidemill {}\n", env!("CARGO_PKG_VERSION"));
-    let mut line = |name: &str, text: &str| {
-        let _ = writeln!(lines, "  {name:<12} {text}");
-    };
-    let prefix = &config.path_prefix;
-    let whose = if plan.is_loopback_only() {
-        "   (only this machine)"
-    } else {
-        ""
-    };
-    for address in server.addresses() {
-        line("websocket", &format!("ws://{address}{prefix}{whose}"));
-    }
-    for address in server.tls_addresses() {
-        line("websocket", &format!("wss://{address}{prefix}{whose}"));
-    }
-    let plain = server.addresses().iter().map(|address| ("http", address));
-    let tls = server
-        .tls_addresses()
-        .iter()
-        .map(|address| ("https", address));
-    for (scheme, address) in plain.take(1).chain(tls.take(1)) {
-        if config.serves(Dialect::Pages) {
-            line("try it", &format!("{scheme}://{address}{prefix}/"));
-        }
-        line("health", &format!("{scheme}://{address}{prefix}/health"));
-    }
-    for address in server.admin_addresses() {
-        line("admin", &format!("http://{address}{prefix}/metrics"));
-    }
-    let tables = if plan.private_tables {
-        ", a descriptor table each"
-    } else {
-        ""
-    };
-    line("reactors", &format!("{}{tables}", plan.reactors));
-    let (before, after) = server.descriptor_limits();
-    let raised = if after > before {
-        format!(", raised to {after}")
-    } else {
-        String::new()
-    };
-    line("descriptors", &format!("ulimit -n is {before}{raised}"));
-    line(
-        "connections",
-        &format!("up to {}, set by {}", plan.connections_max, plan.bound),
-    );
-    lines
 }

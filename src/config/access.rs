@@ -45,6 +45,40 @@ pub(super) const ORIGINS_ECHO: Spec = Spec {
     }),
 };
 
+pub(super) const ORIGINS_RAW: Spec = Spec {
+    name: "origins-raw",
+    group: Group::Access,
+    placeholder: "ORIGIN,...",
+    preset: Preset::Decided("as ORIGINS"),
+    help: "Whose pages may connect to /raw/{channel}, where that differs",
+    reason: "",
+    kind: Kind::Text(Text {
+        allowed: ORIGINS_ALLOWED,
+        read: |text, config| {
+            config.origins_raw = Some(Origins::parse(text)?);
+            Ok(())
+        },
+        show: |config| show_origins(config.origins_raw.as_ref()),
+    }),
+};
+
+pub(super) const ORIGINS_NATIVE: Spec = Spec {
+    name: "origins-native",
+    group: Group::Access,
+    placeholder: "ORIGIN,...",
+    preset: Preset::Decided("as ORIGINS, any with tokens"),
+    help: "Whose pages may connect to /connection/websocket, where that differs",
+    reason: "a token, where one is required, comes in the client's message and never in a cookie",
+    kind: Kind::Text(Text {
+        allowed: ORIGINS_ALLOWED,
+        read: |text, config| {
+            config.origins_native = Some(Origins::parse(text)?);
+            Ok(())
+        },
+        show: |config| show_origins(config.origins_native.as_ref()),
+    }),
+};
+
 pub(super) const TOKEN_SECRET: Spec = Spec {
     name: "token-secret",
     group: Group::Access,

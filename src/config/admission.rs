@@ -2,6 +2,7 @@
 //! come in and how much one peer may take.
 
 use super::error::ConfigError;
+use super::origins::Origins;
 use super::rates::RatePolicy;
 use super::secret::Secret;
 use super::settings::Config;
@@ -18,6 +19,16 @@ impl Config {
     /// Whether an upgrade without a token is refused.
     pub fn token_is_required(&self) -> bool {
         self.token_required.unwrap_or(self.has_token_keys())
+    }
+
+    /// Whose pages may connect to the native dialect, where that differs from the other dialects.
+    pub fn origins_native_in_effect(&self) -> Option<Origins> {
+        // Its token comes in a message of the client, which no browser sends by itself.
+        let is_any = self.origins_native.is_none() && self.token_is_required();
+        match is_any {
+            true => Some(Origins::any()),
+            false => self.origins_native.clone(),
+        }
     }
 
     /// Options that do nothing, or lock everyone out, without another one.
@@ -92,6 +103,8 @@ impl Config {
         let lists = [
             ("TIDEMILL_ORIGINS", &self.origins),
             ("TIDEMILL_ORIGINS_ECHO", &self.origins_echo),
+            ("TIDEMILL_ORIGINS_RAW", &self.origins_raw),
+            ("TIDEMILL_ORIGINS_NATIVE", &self.origins_native),
         ];
         let as_whom = match &self.token_cookie {
             Some(_) => " as its visitor, whose browser sends the cookie of TIDEMILL_TOKEN_COOKIE",
@@ -137,7 +150,7 @@ const HMAC_SECRET_BYTES_LEAST: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Network, Origins};
+    use crate::config::Network;
 
     fn secret(text: &str) -> Option<Secret> {
         Some(Secret::new(text))

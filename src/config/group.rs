@@ -12,6 +12,8 @@ pub enum Group {
     Tls,
     /// Who may come in.
     Access,
+    /// What holds for channels.
+    Channels,
     /// How many of them, and the budgets of one turn.
     Capacity,
     /// What one address and one connection may take.
@@ -30,10 +32,11 @@ pub enum Group {
 
 impl Group {
     /// All of them in the order of the help.
-    pub const ALL: [Group; 10] = [
+    pub const ALL: [Group; 11] = [
         Group::Listening,
         Group::Tls,
         Group::Access,
+        Group::Channels,
         Group::Capacity,
         Group::Rates,
         Group::Sizes,
@@ -49,6 +52,7 @@ impl Group {
             Group::Listening => "Listening",
             Group::Tls => "TLS",
             Group::Access => "Access",
+            Group::Channels => "Channels",
             Group::Capacity => "Capacity",
             Group::Rates => "Caps and rates",
             Group::Sizes => "Sizes",

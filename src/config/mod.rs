@@ -12,6 +12,7 @@
 
 mod access;
 mod admission;
+mod channels;
 mod command;
 mod env_file;
 mod error;
@@ -19,6 +20,7 @@ mod group;
 mod kind;
 mod layers;
 mod names;
+mod namespaces;
 mod network;
 mod origins;
 mod plan;
@@ -42,6 +44,9 @@ mod value;
 pub use command::{Command, Invocation, Parsed, command_line, parse};
 pub use error::{BadValue, ConfigError};
 pub use group::{Group, markdown_table};
+pub use namespaces::{
+    DEMO, DEMO_HISTORY_SIZE, DEMO_HISTORY_TTL, NamespaceEntry, NamespaceFlag, SlowPolicy,
+};
 pub use network::Network;
 pub use origins::Origins;
 pub use plan::{Bound, Machine, Plan};
@@ -53,6 +58,6 @@ pub use source::{Source, Sources};
 pub use spec::{Preset, Spec};
 pub use table::OPTIONS;
 pub use value::{
-    count as read_count, duration as read_duration, show_count, show_size_rounded,
+    count as read_count, duration as read_duration, show_count, show_duration, show_size_rounded,
     size as read_size,
 };

@@ -45,6 +45,12 @@ impl Origins {
         Self { items }
     }
 
+    /// The list of the one word `*`.
+    pub fn any() -> Self {
+        let items = vec![Item::Any];
+        Self { items }
+    }
+
     /// Whether the list lets every origin in.
     pub fn is_any(&self) -> bool {
         self.items.contains(&Item::Any)

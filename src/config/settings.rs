@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::namespaces::NamespaceEntry;
 use super::network::Network;
 use super::origins::Origins;
 use super::rates::RatePolicy;
@@ -46,6 +47,11 @@ pub struct Config {
     pub origins: Option<Origins>,
     /// The same for the echo dialect. `None`: as `origins`.
     pub origins_echo: Option<Origins>,
+    /// The same for the raw dialect. `None`: as `origins`.
+    pub origins_raw: Option<Origins>,
+    /// The same for the native dialect. `None`: every origin where a token is required, which a
+    /// browser does not send by itself; else as `origins`.
+    pub origins_native: Option<Origins>,
     /// HMAC secrets of tokens, one a line, or a JWK Set of `oct` keys.
     pub token_secret: Option<Secret>,
     /// Public keys of tokens: PEM, or a JWK Set.
@@ -71,6 +77,20 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// Whether those begin each connection with a PROXY header.
     pub proxy_protocol: bool,
+
+    /// What holds for channels by the beginning of their names, beside what is built in.
+    pub namespaces: Vec<NamespaceEntry>,
+    /// Publications kept for each channel whose name has no prefix; 0 is off.
+    pub history_size: usize,
+    /// For how long they are kept.
+    pub history_ttl: Duration,
+    /// Publications that a subscriber is sent at most when it comes back. `None`: as many as are
+    /// kept.
+    pub recovery_max: Option<usize>,
+    /// Channels that one connection may be subscribed to.
+    pub subscriptions_max: usize,
+    /// Largest name of a channel.
+    pub channel_name_bytes_max: usize,
 
     /// Share the port with a process that already listens on it, instead of ending with an error.
     pub takeover: bool,
@@ -165,7 +185,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        let mut config = Config::blank();
+        let mut config = BLANK;
         for spec in OPTIONS {
             spec.write_preset(&mut config);
         }
@@ -229,75 +249,6 @@ impl Config {
         let differs = |spec: &&Spec| !spec.reloads() && spec.show(self) != spec.show(other);
         OPTIONS.iter().filter(differs).collect()
     }
-
-    /// What the table's defaults are written over.
-    fn blank() -> Config {
-        Config {
-            listen: None,
-            admin_listen: Vec::new(),
-            tls_listen: Vec::new(),
-            tls_cert: Vec::new(),
-            tls_key: Vec::new(),
-            tls_self_signed: false,
-            tls_client_ca: None,
-            tls_client_auth: None,
-            tls_reload_interval: None,
-            origins: None,
-            origins_echo: None,
-            token_secret: None,
-            token_public_key: None,
-            token_jwks_url: None,
-            token_jwks_interval: Duration::ZERO,
-            token_required: None,
-            token_cookie: None,
-            token_leeway: Duration::ZERO,
-            token_issuer: Vec::new(),
-            token_audience: Vec::new(),
-            api_key: None,
-            trusted_proxies: Vec::new(),
-            proxy_protocol: false,
-            takeover: false,
-            reactors: None,
-            pin_cores: false,
-            connections_max: None,
-            fd_tables: FdTables::Auto,
-            accept: Accept::Reuseport,
-            backlog: 0,
-            accept_budget: 0,
-            read_budget_bytes: 0,
-            connections_per_ip_max: 0,
-            connect_rate_per_ip: 0,
-            half_open_per_ip_max: 0,
-            rate_messages: 0,
-            rate_bytes: 0,
-            rate_burst: Duration::ZERO,
-            rate_policy: RatePolicy::Pause,
-            message_bytes_max: 0,
-            outbox_bytes_max: None,
-            header_bytes_max: 0,
-            body_bytes_max: 0,
-            buffer_bytes_max: None,
-            mail_bytes_max: 0,
-            handshake_timeout: Duration::ZERO,
-            message_timeout: Duration::ZERO,
-            ping_interval: None,
-            pong_timeout: Duration::ZERO,
-            idle_timeout: None,
-            close_timeout: Duration::ZERO,
-            tcp_user_timeout: None,
-            subprotocols: Vec::new(),
-            server_header: None,
-            dialects: Vec::new(),
-            default_path: DefaultPath::Off,
-            path_prefix: String::new(),
-            drain_time: Duration::ZERO,
-            shed_turn: None,
-            turn_cpu: false,
-            log: String::new(),
-            log_format: LogFormat::Auto,
-            env_file: None,
-        }
-    }
 }
 
 /// Whether the reactors share one descriptor table, and so one `ulimit -n`.
@@ -337,6 +288,10 @@ pub enum Dialect {
     Welcome,
     /// `/echo`: echo alone.
     Echo,
+    /// `/raw/{channel}`: frames as they are, to all others on the channel.
+    Raw,
+    /// `/connection/websocket`: the protocol of the client SDKs.
+    Native,
     /// The pages for people, at `GET /`.
     Pages,
 }
@@ -346,6 +301,8 @@ impl std::fmt::Display for Dialect {
         f.write_str(match self {
             Dialect::Welcome => "welcome",
             Dialect::Echo => "echo",
+            Dialect::Raw => "raw",
+            Dialect::Native => "native",
             Dialect::Pages => "pages",
         })
     }
@@ -372,6 +329,81 @@ pub enum LogFormat {
     /// One JSON object a line.
     Json,
 }
+
+/// What the table's defaults are written over.
+const BLANK: Config = Config {
+    listen: None,
+    admin_listen: Vec::new(),
+    tls_listen: Vec::new(),
+    tls_cert: Vec::new(),
+    tls_key: Vec::new(),
+    tls_self_signed: false,
+    tls_client_ca: None,
+    tls_client_auth: None,
+    tls_reload_interval: None,
+    origins: None,
+    origins_echo: None,
+    origins_raw: None,
+    origins_native: None,
+    token_secret: None,
+    token_public_key: None,
+    token_jwks_url: None,
+    token_jwks_interval: Duration::ZERO,
+    token_required: None,
+    token_cookie: None,
+    token_leeway: Duration::ZERO,
+    token_issuer: Vec::new(),
+    token_audience: Vec::new(),
+    api_key: None,
+    trusted_proxies: Vec::new(),
+    proxy_protocol: false,
+    namespaces: Vec::new(),
+    history_size: 0,
+    history_ttl: Duration::ZERO,
+    recovery_max: None,
+    subscriptions_max: 0,
+    channel_name_bytes_max: 0,
+    takeover: false,
+    reactors: None,
+    pin_cores: false,
+    connections_max: None,
+    fd_tables: FdTables::Auto,
+    accept: Accept::Reuseport,
+    backlog: 0,
+    accept_budget: 0,
+    read_budget_bytes: 0,
+    connections_per_ip_max: 0,
+    connect_rate_per_ip: 0,
+    half_open_per_ip_max: 0,
+    rate_messages: 0,
+    rate_bytes: 0,
+    rate_burst: Duration::ZERO,
+    rate_policy: RatePolicy::Pause,
+    message_bytes_max: 0,
+    outbox_bytes_max: None,
+    header_bytes_max: 0,
+    body_bytes_max: 0,
+    buffer_bytes_max: None,
+    mail_bytes_max: 0,
+    handshake_timeout: Duration::ZERO,
+    message_timeout: Duration::ZERO,
+    ping_interval: None,
+    pong_timeout: Duration::ZERO,
+    idle_timeout: None,
+    close_timeout: Duration::ZERO,
+    tcp_user_timeout: None,
+    subprotocols: Vec::new(),
+    server_header: None,
+    dialects: Vec::new(),
+    default_path: DefaultPath::Off,
+    path_prefix: String::new(),
+    drain_time: Duration::ZERO,
+    shed_turn: None,
+    turn_cpu: false,
+    log: String::new(),
+    log_format: LogFormat::Auto,
+    env_file: None,
+};
 
 /// The least that the default of `outbox_bytes_max` comes to.
 const OUTBOX_BYTES_LEAST: usize = 1 << 20;
@@ -414,10 +446,19 @@ mod tests {
             (FdTables::Auto, Accept::Reuseport)
         );
         assert_eq!(config.default_path, DefaultPath::Off);
-        assert!(
-            [Dialect::Welcome, Dialect::Echo, Dialect::Pages].map(|d| config.serves(d))
-                == [true; 3]
-        );
+        let dialects = [
+            Dialect::Welcome,
+            Dialect::Echo,
+            Dialect::Raw,
+            Dialect::Native,
+            Dialect::Pages,
+        ];
+        assert_eq!(config.dialects, dialects);
+        assert!(config.namespaces.is_empty());
+        assert_eq!((config.history_size, config.recovery_max), (0, None));
+        assert_eq!(config.history_ttl, Duration::from_secs(300));
+        assert_eq!(config.subscriptions_max, 128);
+        assert_eq!(config.channel_name_bytes_max, 200);
         let listen: Vec<String> = config
             .listen_addresses()
             .iter()
@@ -435,6 +476,8 @@ mod tests {
         let other = Config {
             origins: Some(Origins::same_origin()),
             origins_echo: Some(Origins::same_origin()),
+            origins_raw: Some(Origins::same_origin()),
+            origins_native: Some(Origins::same_origin()),
             token_secret: Some(Secret::new("one")),
             token_public_key: Some(Secret::new("two")),
             api_key: Some(Secret::new("three")),

@@ -56,7 +56,7 @@ impl Spec {
 
     /// Whether a running server takes a new value on SIGHUP. The others need a restart.
     pub fn reloads(&self) -> bool {
-        self.is_secret() || matches!(self.name, "origins" | "origins-echo")
+        self.is_secret() || self.name.starts_with("origins")
     }
 
     /// What may be set, with the reason.
@@ -192,6 +192,8 @@ mod tests {
         ("tls-reload-interval", "15m"),
         ("origins", "same-origin,https://*.example.com,null"),
         ("origins-echo", "*"),
+        ("origins-raw", "https://example.com"),
+        ("origins-native", "*"),
         ("token-secret", "(set)"),
         ("token-public-key", "(set)"),
         ("token-jwks-url", "https://issuer.example/jwks.json"),
@@ -204,6 +206,15 @@ mod tests {
         ("api-key", "(set)"),
         ("trusted-proxies", "127.0.0.1,10.0.0.0/8,fd00::/8"),
         ("proxy-protocol", "true"),
+        (
+            "namespaces",
+            r#"[{"name":"chat","presence":true,"history_size":9,"history_ttl":"60s"}]"#,
+        ),
+        ("history-size", "100"),
+        ("history-ttl", "168h"),
+        ("recovery-max", "500"),
+        ("max-subscriptions", "4096"),
+        ("max-channel-name", "1024"),
         ("max-connections-per-ip", "50"),
         ("connect-rate-per-ip", "10"),
         ("half-open-per-ip", "20"),
@@ -219,7 +230,7 @@ mod tests {
         ("idle-timeout", "2h"),
         ("close-timeout", "1s"),
         ("tcp-user-timeout", "0"),
-        ("dialects", "echo"),
+        ("dialects", "echo,native"),
         ("default-path", "/echo"),
         ("path-prefix", "/live"),
         ("subprotocols", "chat,json"),
@@ -352,6 +363,8 @@ mod tests {
         let expected = [
             "origins",
             "origins-echo",
+            "origins-raw",
+            "origins-native",
             "token-secret",
             "token-public-key",
             "api-key",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::access;
+use super::channels;
 use super::group::Group;
 use super::kind::{Kind, Text};
 use super::rates;
@@ -95,6 +96,8 @@ pub static OPTIONS: &[Spec] = &[
     tls::RELOAD_INTERVAL,
     access::ORIGINS,
     access::ORIGINS_ECHO,
+    access::ORIGINS_RAW,
+    access::ORIGINS_NATIVE,
     access::TOKEN_SECRET,
     access::TOKEN_PUBLIC_KEY,
     access::TOKEN_JWKS_URL,
@@ -107,6 +110,12 @@ pub static OPTIONS: &[Spec] = &[
     access::API_KEY,
     access::TRUSTED_PROXIES,
     access::PROXY_PROTOCOL,
+    channels::NAMESPACES,
+    channels::HISTORY_SIZE,
+    channels::HISTORY_TTL,
+    channels::RECOVERY_MAX,
+    channels::SUBSCRIPTIONS,
+    channels::CHANNEL_NAME,
     Spec {
         name: "max-connections",
         group: Group::Capacity,
@@ -298,11 +307,12 @@ pub static OPTIONS: &[Spec] = &[
         name: "dialects",
         group: Group::Paths,
         placeholder: "NAME,...",
-        preset: Preset::Value("welcome,echo,pages"),
+        preset: Preset::Value("welcome,echo,raw,native,pages"),
         help: "What is served; the paths of what is left out are 404",
-        reason: "welcome: / /ws /chat, echo: /echo, pages: GET /",
+        reason: "welcome: / /ws /chat, echo: /echo, raw: /raw/{channel}, native: \
+                 /connection/websocket, pages: GET / and, with native, GET /demo",
         kind: Kind::Text(Text {
-            allowed: "one or more of welcome, echo and pages",
+            allowed: "one or more of welcome, echo, raw, native and pages",
             read: |text, config| {
                 let read = |item: &str| value::word(item, DIALECT_WORDS);
                 config.dialects = value::list(text, DIALECT_WORDS.len(), read)?;
@@ -502,6 +512,8 @@ const FD_TABLES_WORDS: &[(&str, FdTables)] = &[
 const DIALECT_WORDS: &[(&str, Dialect)] = &[
     ("welcome", Dialect::Welcome),
     ("echo", Dialect::Echo),
+    ("raw", Dialect::Raw),
+    ("native", Dialect::Native),
     ("pages", Dialect::Pages),
 ];
 

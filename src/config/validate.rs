@@ -25,6 +25,7 @@ impl Config {
         self.check_tls()?;
         self.check_sizes()?;
         self.check_access()?;
+        self.check_namespaces()?;
         if self.accept == Accept::Handoff && self.fd_tables == FdTables::Private {
             return Err(ConfigError::Conflict(
                 "TIDEMILL_ACCEPT=handoff passes sockets between reactors, which \
@@ -86,6 +87,7 @@ impl Config {
             }
         }
         warnings.extend(self.access_warnings());
+        warnings.extend(self.namespace_warnings());
         warnings
     }
 

@@ -189,7 +189,7 @@ pub fn show_size_rounded(bytes: u64) -> String {
 }
 
 /// Writes a duration in the unit that one would say it in.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     match ms {
         0 => "0".to_owned(),

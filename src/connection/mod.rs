@@ -4,13 +4,15 @@
 //! connections need at some times lives behind a pointer that is null for an idle one.
 
 mod cork;
+mod held;
 mod outbox;
 mod visitors;
 
-use std::io;
+use std::io::{self, IoSlice};
 
 use bytes::Bytes;
 pub use cork::Cork;
+pub use held::Held;
 pub use outbox::Outbox;
 pub use visitors::{Identity, Visitors};
 
@@ -22,6 +24,9 @@ use crate::{
     transport::{Transport, tls::SealBuffer},
     wheel::Tick,
 };
+
+/// Shared pieces given to the kernel in one call.
+const PIECES_MAX: usize = 32;
 
 /// A connection and the application's state for it, which exists from the upgrade on.
 #[derive(Debug)]
@@ -63,6 +68,8 @@ pub enum Stage {
     Preamble,
     /// Speaks HTTP; the box exists while a request is incomplete.
     Http(Option<Box<Exchange>>),
+    /// Its request waits for an answer that takes a while. `keep`: another one may follow.
+    Asking { keep: bool, head_only: bool },
     /// Speaks WebSocket.
     Open(Session),
     /// Everything was said. The write side is shut; what still comes is thrown away, so that the
@@ -168,6 +175,28 @@ impl Link {
         }
         if cfg!(debug_assertions) {
             self.outbox.check_invariants();
+        }
+        Ok(())
+    }
+
+    /// As [`Link::send_shared`], for several pieces in one call.
+    pub fn send_all_shared(&mut self, pieces: &[Bytes], seal: &mut SealBuffer) -> io::Result<()> {
+        for group in pieces.chunks(PIECES_MAX) {
+            let mut taken = 0;
+            if self.outbox.is_empty() {
+                let mut slices = [IoSlice::new(&[]); PIECES_MAX];
+                for (slice, piece) in slices.iter_mut().zip(group) {
+                    *slice = IoSlice::new(piece);
+                }
+                taken = self.transport.send_vectored(&slices[..group.len()], seal)?;
+            }
+            for piece in group {
+                let skipped = taken.min(piece.len());
+                taken -= skipped;
+                if skipped < piece.len() {
+                    self.outbox.push_shared(piece.slice(skipped..));
+                }
+            }
         }
         Ok(())
     }

@@ -184,14 +184,8 @@ impl Visitors {
     /// Notes who the connection belongs to, and until when; replaces what was noted before. `time`
     /// is in seconds since 1970, `now` the same instant.
     pub fn identify(&mut self, slot: u32, claims: &Claims, time: i64, now: Tick) {
-        let expires = self.gate.tokens.ends(claims).map_or(0, |end| {
-            let ticks =
-                end.saturating_sub(time).max(0).saturating_mul(1000) / TICK_MS.cast_signed();
-            // Never early: what is left of this tick is not known, nor how long this turn took.
-            let ticks = Tick::try_from(ticks.saturating_add(2)).ok();
-            // What is years away is not waited for.
-            ticks.and_then(|ticks| now.checked_add(ticks)).unwrap_or(0)
-        });
+        let ends = self.gate.tokens.ends(claims);
+        let expires = ends.map_or(0, |end| tick_of(end, time, now));
         if let Some(record) = self.record_mut(slot) {
             record.expires = expires;
             record.claims = Some(Claims {
@@ -201,6 +195,14 @@ impl Visitors {
                 issued: claims.issued,
                 payload: Map::new(),
             });
+        }
+    }
+
+    /// Replaces the time at which the token of a connection expires; `None` is never.
+    pub fn set_expiry(&mut self, slot: u32, seconds: Option<i64>, time: i64, now: Tick) {
+        let expires = seconds.map_or(0, |end| tick_of(end, time, now));
+        if let Some(record) = self.record_mut(slot) {
+            record.expires = expires;
         }
     }
 
@@ -258,6 +260,15 @@ impl Visitors {
         });
         self.records.get_mut(index)
     }
+}
+
+/// When this second since 1970 comes; `time` is such a second, and `now` the same instant. 0 for
+/// what is years away, which is not waited for.
+fn tick_of(end: i64, time: i64, now: Tick) -> Tick {
+    let ticks = end.saturating_sub(time).max(0).saturating_mul(1000) / TICK_MS.cast_signed();
+    // Never early: what is left of this tick is not known, nor how long this turn took.
+    let ticks = Tick::try_from(ticks.saturating_add(2)).ok();
+    ticks.and_then(|ticks| now.checked_add(ticks)).unwrap_or(0)
 }
 
 fn record_index(row: Row) -> Option<usize> {

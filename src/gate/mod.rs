@@ -23,6 +23,7 @@ use std::{
 };
 
 use address::{Addresses, Caps};
+use channel::{Exposure, Namespaces};
 pub use credentials::Credentials;
 pub use policy::{Journey, KeyCheck, OriginList, Policy};
 pub use redact::redact;
@@ -46,6 +47,8 @@ pub struct Gate {
     /// Present when anything is counted by address.
     pub addresses: Option<Addresses>,
     pub tokens: Tokens,
+    /// Who may do what with which channel. It stays as it is while the server runs.
+    pub namespaces: Namespaces,
     policy: RwLock<Arc<Policy>>,
     herald: OnceLock<Herald>,
     /// When a line about each kind of refusal may be written next, whichever reactor it is.
@@ -85,6 +88,10 @@ impl Gate {
             connects_per_second: narrow(config.connect_rate_per_ip),
             ticks_per_second: bounds.ticks_per_second,
         };
+        let exposure = Exposure {
+            is_loopback_only: policy.is_loopback_only(),
+            has_token_keys: config.has_token_keys(),
+        };
         Self {
             connections: AtomicUsize::new(0),
             connections_max: bounds.connections_max,
@@ -93,6 +100,7 @@ impl Gate {
             draining: AtomicBool::new(false),
             addresses: (!caps.are_off()).then(|| Addresses::new(caps, bounds.connections_max)),
             tokens,
+            namespaces: Namespaces::from_config(config, exposure),
             policy: RwLock::new(Arc::new(policy)),
             herald: OnceLock::new(),
             lines: (0..bounds.refusals).map(|_| Line::default()).collect(),

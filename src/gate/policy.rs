@@ -14,6 +14,11 @@ pub enum OriginList {
     Default,
     /// `TIDEMILL_ORIGINS_ECHO`, where it is set.
     Echo,
+    /// `TIDEMILL_ORIGINS_RAW`, where it is set.
+    Raw,
+    /// `TIDEMILL_ORIGINS_NATIVE`, where it is set; where it is not, every origin if a token is
+    /// required.
+    Native,
 }
 
 /// What is asked of newcomers.
@@ -21,6 +26,8 @@ pub enum OriginList {
 pub struct Policy {
     origins: Origins,
     origins_echo: Option<Origins>,
+    origins_raw: Option<Origins>,
+    origins_native: Option<Origins>,
     is_loopback_only: bool,
     api_key: Option<Secret>,
     takes_tokens: bool,
@@ -56,6 +63,8 @@ impl Policy {
         Self {
             origins: config.origins.clone().unwrap_or_else(Origins::same_origin),
             origins_echo: config.origins_echo.clone(),
+            origins_raw: config.origins_raw.clone(),
+            origins_native: config.origins_native_in_effect(),
             is_loopback_only,
             api_key: config.api_key.clone(),
             takes_tokens: config.has_token_keys(),
@@ -66,9 +75,11 @@ impl Policy {
 
     /// The variable that a list comes from.
     pub fn variable(&self, list: OriginList) -> &'static str {
-        match (list, &self.origins_echo) {
+        match (list, self.own(list)) {
             (OriginList::Echo, Some(_)) => "TIDEMILL_ORIGINS_ECHO",
-            (OriginList::Default | OriginList::Echo, _) => "TIDEMILL_ORIGINS",
+            (OriginList::Raw, Some(_)) => "TIDEMILL_ORIGINS_RAW",
+            (OriginList::Native, Some(_)) => "TIDEMILL_ORIGINS_NATIVE",
+            (OriginList::Default, _) | (_, None) => "TIDEMILL_ORIGINS",
         }
     }
 
@@ -84,10 +95,22 @@ impl Policy {
     }
 
     fn list(&self, list: OriginList) -> &Origins {
+        self.own(list).unwrap_or(&self.origins)
+    }
+
+    /// The list that a dialect has for itself.
+    fn own(&self, list: OriginList) -> Option<&Origins> {
         match list {
-            OriginList::Default => &self.origins,
-            OriginList::Echo => self.origins_echo.as_ref().unwrap_or(&self.origins),
+            OriginList::Default => None,
+            OriginList::Echo => self.origins_echo.as_ref(),
+            OriginList::Raw => self.origins_raw.as_ref(),
+            OriginList::Native => self.origins_native.as_ref(),
         }
+    }
+
+    /// Whether every listener is one that only this machine reaches.
+    pub fn is_loopback_only(&self) -> bool {
+        self.is_loopback_only
     }
 
     /// Whether there is anything to check a token with.
@@ -113,5 +136,97 @@ impl Policy {
             }
             (Some(_), _) => KeyCheck::Wrong,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LISTS: [OriginList; 4] = [
+        OriginList::Default,
+        OriginList::Echo,
+        OriginList::Raw,
+        OriginList::Native,
+    ];
+
+    /// The lists on which a page of another site is let in.
+    fn open(policy: &Policy) -> Vec<OriginList> {
+        let journey = Journey {
+            origin: "https://elsewhere.example",
+            host: "ws.example",
+            is_secure: Some(true),
+            is_relayed: false,
+        };
+        let lists = LISTS.into_iter();
+        lists
+            .filter(|list| policy.allows_origin(*list, &journey))
+            .collect()
+    }
+
+    #[test]
+    fn a_dialect_s_own_list_counts_for_it_alone() {
+        let elsewhere = || Origins::parse("elsewhere.example").ok();
+        let cases = [
+            (
+                Config {
+                    origins_echo: elsewhere(),
+                    ..Config::default()
+                },
+                OriginList::Echo,
+                "TIDEMILL_ORIGINS_ECHO",
+            ),
+            (
+                Config {
+                    origins_raw: elsewhere(),
+                    ..Config::default()
+                },
+                OriginList::Raw,
+                "TIDEMILL_ORIGINS_RAW",
+            ),
+            (
+                Config {
+                    origins_native: elsewhere(),
+                    ..Config::default()
+                },
+                OriginList::Native,
+                "TIDEMILL_ORIGINS_NATIVE",
+            ),
+        ];
+        for (config, list, variable) in cases {
+            let policy = Policy::new(&config, false);
+            assert_eq!(open(&policy), [list]);
+            assert_eq!(policy.variable(list), variable);
+            let others = LISTS.into_iter().filter(|other| *other != list);
+            for other in others {
+                assert_eq!(policy.variable(other), "TIDEMILL_ORIGINS");
+            }
+        }
+        let general = Config {
+            origins: elsewhere(),
+            origins_native: Some(Origins::same_origin()),
+            ..Config::default()
+        };
+        let policy = Policy::new(&general, false);
+        assert_eq!(open(&policy), LISTS[..3]);
+    }
+
+    #[test]
+    fn where_a_token_is_required_pages_of_any_origin_may_speak_the_native_dialect() {
+        let keyed = Config {
+            token_secret: Some(Secret::new("one")),
+            ..Config::default()
+        };
+        assert_eq!(open(&Policy::new(&keyed, false)), [OriginList::Native]);
+        let optional = Config {
+            token_required: Some(false),
+            ..keyed.clone()
+        };
+        assert_eq!(open(&Policy::new(&optional, false)), []);
+        let listed = Config {
+            origins_native: Some(Origins::same_origin()),
+            ..keyed
+        };
+        assert_eq!(open(&Policy::new(&listed, false)), []);
     }
 }

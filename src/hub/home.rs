@@ -1,132 +1,220 @@
-//! `Homes`: the channels that live on one reactor, in order.
-//!
-//! A home gives each publication its offset and knows which reactors want it. It exists while
-//! somebody is interested.
+//! `Home`: one channel where it lives: its place in the stream, who wants it, what is kept of it.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::Channel;
+use super::{
+    Address, Answer, Channel, Kind, Limits, Mail, Options, Payload, Position, Publication,
+    Subscribed, Tick,
+    history::{self, History, Shelf},
+    interest::Interests,
+    members::{Entry, Members},
+    post::Post,
+};
 
-/// The channels of one reactor. See the module's text.
-///
-/// Invariant: every channel here has interest, and every interest has a subscription.
-#[derive(Debug, Default)]
-pub struct Homes {
-    channels: HashMap<Channel, Home>,
-}
-
-#[derive(Debug, Default)]
-struct Home {
-    /// Of the last publication; 0 before the first.
-    offset: u64,
-    interest: Vec<Interest>,
-}
-
-/// A reactor with subscribers to a channel.
+/// A channel on its home reactor. A hundred thousand of them must be cheap, so what few have is
+/// in a box.
 #[derive(Debug)]
-pub struct Interest {
-    pub reactor: u16,
-    subscriptions: u32,
+pub struct Home<A> {
+    /// Where the stream is.
+    pub position: Position,
+    pub interests: Interests,
+    /// For how long the stream is remembered when nobody is subscribed and nothing is kept; 0: not
+    /// at all.
+    linger: Tick,
+    /// What few channels have.
+    pub extra: Option<Box<Extra<A>>>,
 }
 
-impl Homes {
-    pub fn len(&self) -> usize {
-        self.channels.len()
-    }
+/// Invariant: there is a history, or there are members.
+#[derive(Debug)]
+pub struct Extra<A> {
+    pub history: Option<History<A>>,
+    pub members: Members<A>,
+}
 
-    /// A subscription on `reactor` begins; gives the offset of the last publication it misses.
-    pub fn subscribe(&mut self, channel: &Channel, reactor: u16) -> u64 {
-        let home = match self.channels.get_mut(channel) {
-            Some(home) => home,
-            None => self.channels.entry(Channel::clone(channel)).or_default(),
-        };
-        let known = home
-            .interest
-            .iter_mut()
-            .find(|known| known.reactor == reactor);
-        match known {
-            Some(known) => known.subscriptions += 1,
-            None => home.interest.push(Interest {
-                reactor,
-                subscriptions: 1,
-            }),
+impl<A: Address> Home<A> {
+    pub fn new(position: Position) -> Self {
+        Self {
+            position,
+            interests: Interests::default(),
+            linger: 0,
+            extra: None,
         }
-        home.offset
     }
 
-    /// A subscription on `reactor` ends. With the last one the channel does.
-    pub fn unsubscribe(&mut self, channel: &str, reactor: u16) {
-        let Some(home) = self.channels.get_mut(channel) else {
-            debug_assert!(false, "a subscription ends that never began");
+    pub fn extra(&mut self) -> &mut Extra<A> {
+        self.extra.get_or_insert_with(|| {
+            Box::new(Extra {
+                history: None,
+                members: Members::default(),
+            })
+        })
+    }
+
+    pub fn history(&mut self) -> Option<&mut History<A>> {
+        self.extra.as_mut()?.history.as_mut()
+    }
+
+    /// The channel's name, where a kept publication can lend it: so that all of them share one.
+    pub fn name(&self) -> Option<Channel> {
+        let history = self.extra.as_ref()?.history.as_ref()?;
+        let latest = history.kept().back()?;
+        Some(Channel::clone(&latest.channel))
+    }
+
+    /// Brings the history up to date, before it is looked at.
+    pub fn look(&mut self, options: Option<Options>, now: Tick, shelf: &mut Shelf) {
+        let options = options.filter(|options| options.keeps_history());
+        self.linger = options.map_or(self.linger, |options| options.history_ttl);
+        let Some(history) = self.history() else {
             return;
         };
-        let mut known = home.interest.iter();
-        if let Some(index) = known.position(|known| known.reactor == reactor) {
-            home.interest[index].subscriptions -= 1;
-            if home.interest[index].subscriptions == 0 {
-                home.interest.swap_remove(index);
+        if let Some(options) = options {
+            history.bound(options);
+        }
+        history.trim(now, shelf);
+    }
+
+    /// The last subscriber is gone, and may come back for what it misses.
+    pub fn rest(&mut self, channel: &Channel, now: Tick, shelf: &mut Shelf) {
+        if self.linger == 0 {
+            return;
+        }
+        if self.history().is_none() {
+            let Some(history) = History::remember(channel, self.linger, now, shelf) else {
+                return;
+            };
+            self.extra().history = Some(history);
+        }
+        if let Some(history) = self.history() {
+            history.stay(now);
+        }
+    }
+
+    /// When the history must be looked at again; `None`: it has come to its end.
+    pub fn next_due(&mut self, now: Tick) -> Option<Tick> {
+        let is_followed = !self.interests.is_empty();
+        let history = self.history()?;
+        // With a subscriber the stream goes on by itself.
+        let rests = !is_followed && history.until() > now;
+        let later = rests.then(|| history.next_look(now));
+        history.next_expiry().or(later)
+    }
+
+    /// What a subscriber gets to see that has seen everything up to `recover`.
+    pub fn snapshot(&self, recover: Option<Position>, limits: &Limits) -> Subscribed<A> {
+        let found = recover.map(|seen| {
+            if seen.epoch != 0 && seen.epoch != self.position.epoch {
+                return None;
             }
-        }
-        if home.interest.is_empty() {
-            self.channels.remove(channel);
+            self.with_kept(|kept| history::recover(kept, seen.offset, self.position.offset, limits))
+        });
+        Subscribed {
+            position: self.position,
+            recovered: found.as_ref().map(Option::is_some),
+            publications: found.flatten().unwrap_or_default(),
         }
     }
 
-    /// Orders a publication: its offset, and who wants it. `None` when one of those is full: then
-    /// nobody gets it.
-    pub fn publish(
+    pub fn page(&self, since: Option<Position>, limit: Option<u32>, is_reverse: bool) -> Answer<A> {
+        let position = self.position;
+        let found = self.with_kept(|kept| history::page(kept, position, since, limit, is_reverse));
+        match found {
+            None => Answer::Unrecoverable(position),
+            Some(publications) => Answer::History {
+                position,
+                publications,
+            },
+        }
+    }
+
+    fn with_kept<T>(&self, look: impl FnOnce(&history::Kept<A>) -> T) -> T {
+        let history = self.extra.as_ref().and_then(|extra| extra.history.as_ref());
+        match history {
+            Some(history) => look(history.kept()),
+            None => look(&history::Kept::new()),
+        }
+    }
+
+    /// Keeps a publication that has a place, as its namespace says.
+    pub fn keep(
         &mut self,
-        channel: &str,
-        is_full: impl Fn(u16) -> bool,
-    ) -> Option<(u64, &[Interest])> {
-        let Some(home) = self.channels.get_mut(channel) else {
-            return Some((1, &[]));
-        };
-        if home.interest.iter().any(|known| is_full(known.reactor)) {
-            return None;
+        publication: &Arc<Publication<A>>,
+        options: Options,
+        now: Tick,
+        shelf: &mut Shelf,
+    ) {
+        if !options.keeps_history() {
+            // Nothing is kept behind a gap.
+            if let Some(history) = self.history() {
+                history.clear(shelf);
+            }
+            return;
         }
-        home.offset += 1;
-        Some((home.offset, &home.interest))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn publish(homes: &mut Homes, channel: &str) -> (u64, Vec<u16>) {
-        let (offset, interest) = homes.publish(channel, |_| false).unwrap();
-        let mut reactors: Vec<u16> = interest.iter().map(|known| known.reactor).collect();
-        reactors.sort_unstable();
-        (offset, reactors)
+        self.linger = options.history_ttl;
+        if self.history().is_none() {
+            let Some(history) = History::begin(publication, options, shelf) else {
+                return;
+            };
+            self.extra().history = Some(history);
+        }
+        if let Some(history) = self.history() {
+            history.bound(options);
+            history.trim(now, shelf);
+            history.push(publication, shelf);
+        }
     }
 
-    #[test]
-    fn a_home_counts_from_one_and_ends_with_the_last_interest() {
-        let mut homes = Homes::default();
-        let channel = Channel::from("news");
-        assert_eq!(publish(&mut homes, "news"), (1, vec![]));
-        assert_eq!(homes.len(), 0);
-        assert_eq!(homes.subscribe(&channel, 3), 0);
-        assert_eq!(publish(&mut homes, "news"), (1, vec![3]));
-        assert_eq!(homes.subscribe(&channel, 1), 1);
-        assert_eq!(homes.subscribe(&channel, 3), 1);
-        homes.unsubscribe("news", 3);
-        assert_eq!(publish(&mut homes, "news"), (2, vec![1, 3]));
-        homes.unsubscribe("news", 3);
-        assert_eq!(publish(&mut homes, "news"), (3, vec![1]));
-        homes.unsubscribe("news", 1);
-        assert_eq!(homes.len(), 0);
-        assert_eq!(homes.subscribe(&channel, 1), 0);
+    pub fn end_history(&mut self, channel: &str, shelf: &mut Shelf) {
+        let extra = self.extra.as_mut();
+        if let Some(history) = extra.and_then(|extra| extra.history.take()) {
+            history.end(channel, shelf);
+        }
+        self.tidy();
     }
 
-    #[test]
-    fn one_full_reactor_refuses_for_all_and_takes_no_offset() {
-        let mut homes = Homes::default();
-        let channel = Channel::from("news");
-        homes.subscribe(&channel, 0);
-        homes.subscribe(&channel, 1);
-        assert!(homes.publish("news", |reactor| reactor == 1).is_none());
-        assert_eq!(publish(&mut homes, "news"), (1, vec![0, 1]));
+    pub fn tidy(&mut self) {
+        let extra = self.extra.as_ref();
+        if extra.is_some_and(|extra| extra.history.is_none() && extra.members.is_empty()) {
+            self.extra = None;
+        }
+    }
+
+    pub fn tell_left(&self, channel: &Channel, left: Entry<A>, now: Tick, post: &mut Post<A>) {
+        if left.is_told {
+            let member = left.member;
+            self.tell(channel, Kind::Leave, &member.info, member.client, now, post);
+        }
+    }
+
+    /// Tells those who want to know it who comes or goes.
+    pub fn tell(
+        &self,
+        channel: &Channel,
+        kind: Kind<A>,
+        info: &str,
+        client: A,
+        now: Tick,
+        post: &mut Post<A>,
+    ) {
+        let mut publication = None;
+        for reactor in self.interests.watching() {
+            // Presence stays right, even if not everybody is told why.
+            if post.mail_bytes.is_flooded(reactor) {
+                continue;
+            }
+            let publication = publication.get_or_insert_with(|| {
+                Arc::new(Publication {
+                    channel: Channel::clone(channel),
+                    offset: 0,
+                    kind: kind.clone(),
+                    payload: Payload::Json(info.into()),
+                    publisher: Some(client),
+                    about: None,
+                    at: now,
+                })
+            });
+            post.send(reactor, Mail::Publication(Arc::clone(publication)));
+        }
     }
 }

@@ -4,22 +4,40 @@
 //! offset, and from there it goes to each reactor with subscribers, one mail a reactor. Mail from
 //! one reactor to another keeps its order, and that is all the order there needs to be: the answer
 //! to a subscriber leaves the home before every publication that it must see, and after every one
-//! that it must not.
+//! that it must not. What a subscriber missed while it was away comes with that answer, so nothing
+//! is lost or doubled in between.
 //!
-//! - `home` orders the channels that live on a reactor and knows who is interested in them;
-//! - `subscribers` knows a reactor's own subscribers and how far a delivery has come;
+//! - `publication` and `question` are the words: what is published, asked and answered;
+//! - `homes` orders the channels that live on a reactor, each of them a `home`, and knows who is
+//!   interested in them, with `interest` and `patterns`; what is kept of few is in `history`,
+//!   `members` and `repeats`;
+//! - `subscribers` knows a reactor's own subscribers, and `local` how far a delivery has come;
 //! - `batch` is what is delivered in one go, encoded once a dialect;
 //! - `share` joins them: what one reactor does of the hub's work, mail in and mail out;
-//! - `mail` is what reactors say to each other, and how much of it may wait.
+//! - `mail` is what reactors say to each other and how much of it may wait, `post` what one of
+//!   them has to say.
 //!
 //! All of it is pure: no socket, no clock, no thread. A channel exists while somebody subscribes
-//! to it; what is published to nobody is gone, and a channel that comes again counts from 1 again.
+//! to it or something of it is kept, and with history as long again, so that its last subscriber
+//! may come back; one that comes again is another stream, with another epoch.
 
 mod batch;
+mod epochs;
+mod glob;
+mod history;
 mod home;
+mod homes;
+mod interest;
+mod local;
 mod mail;
+mod members;
 #[cfg(test)]
 mod model;
+mod patterns;
+mod post;
+mod publication;
+mod question;
+mod repeats;
 mod share;
 mod subscribers;
 
@@ -30,23 +48,27 @@ use std::{
 };
 
 pub use batch::Batch;
-use bytes::Bytes;
+pub use local::Seat;
 pub use mail::{Mail, MailBytes};
-pub use share::{Answer, Share};
-use thiserror::Error;
-use tungstenite::Utf8Bytes;
-
-/// The longest name of a channel, in bytes.
-pub const CHANNEL_NAME_BYTES_MAX: usize = 200;
-
-/// Channels that one connection may be subscribed to at a time.
-pub const SUBSCRIPTIONS_MAX: usize = 128;
+pub use publication::{Command, Kind, Member, Payload, Position, Publication};
+pub use question::{
+    Answer, Limits, Options, Publish, PublishError, Question, Reply, Subscribe, SubscribeError,
+    Subscribed, Told, is_reserved,
+};
+pub use share::Share;
+pub use subscribers::Delivery;
 
 /// The name of a channel; a clone is a reference.
 pub type Channel = Arc<str>;
 
+/// A tenth of a second of whoever drives the hub.
+pub type Tick = u32;
+
+/// How the names of channels begin that are not for peers to use.
+pub const RESERVED: char = '\u{1}';
+
 /// Names a connection: where it lives, and which slot it has there.
-pub trait Address: Copy + Eq + fmt::Debug {
+pub trait Address: Copy + Eq + Hash + fmt::Debug {
     /// The reactor that owns the connection.
     fn reactor(&self) -> u16;
 
@@ -54,78 +76,11 @@ pub trait Address: Copy + Eq + fmt::Debug {
     fn slot(&self) -> u32;
 }
 
-/// What is published: text or bytes, shared by all who look at it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Payload {
-    Text(Utf8Bytes),
-    Binary(Bytes),
-}
-
-impl Payload {
-    /// The payload, whatever its kind.
-    pub fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Text(text) => text.as_str().as_bytes(),
-            Self::Binary(bytes) => bytes,
-        }
-    }
-}
-
-/// What was published to a channel, with the place that the channel's home gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Publication<A> {
-    pub channel: Channel,
-    /// Counts the publications of a channel from 1, without a gap, as long as it has subscribers.
-    pub offset: u64,
-    pub payload: Payload,
-    /// The connection that published it.
-    pub publisher: Option<A>,
-}
-
-/// What the home of a channel answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reply {
-    /// The connection is subscribed. It will see the publications after this offset, all of them.
-    Subscribed { channel: Channel, offset: u64 },
-    /// The publication has this offset, and is on its way to all subscribers.
-    Published { channel: Channel, offset: u64 },
-    /// Nobody gets the publication: a reactor with subscribers is too far behind. The publisher
-    /// may try again.
-    Refused { channel: Channel },
-}
-
-/// Why `Peer::subscribe` did nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum SubscribeError {
-    #[error("a channel's name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes")]
-    Name,
-    #[error("a connection has at most {SUBSCRIPTIONS_MAX} subscriptions")]
-    TooMany,
-    #[error("already subscribed to this channel")]
-    Already,
-}
-
-/// Why `Peer::publish` did nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum PublishError {
-    #[error("a channel's name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes")]
-    Name,
-    /// More waits for the channel's home, or for this connection's reactor, than
-    /// `TIDEMILL_MAX_MAIL_BYTES`. It passes: the publisher may try again.
-    #[error("too much is being published")]
-    Busy,
-}
-
 /// The reactor that orders a channel: the same for all reactors of a process.
-fn home_of(channel: &str, reactors: u16) -> u16 {
+pub fn home_of(channel: &str, reactors: u16) -> u16 {
     let mut hasher = DefaultHasher::new();
     channel.hash(&mut hasher);
     (hasher.finish() % u64::from(reactors)) as u16
-}
-
-fn is_name(channel: &str) -> bool {
-    (1..=CHANNEL_NAME_BYTES_MAX).contains(&channel.len())
 }
 
 #[cfg(test)]

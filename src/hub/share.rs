@@ -1,13 +1,17 @@
 //! `Share`: what one reactor does of the hub's work.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
-    Address, Channel, Mail, MailBytes, Payload, Publication, PublishError, Reply, SubscribeError,
-    home::Homes,
-    home_of, is_name,
-    mail::Draft,
-    subscribers::{Answered, Delivery, Left, Seat, Subscribers},
+    Address, Answer, Channel, Command, Delivery, Limits, Mail, MailBytes, Publish, PublishError,
+    Question, Reply, Seat, Subscribe, SubscribeError, Tick, Told, home_of,
+    homes::Homes,
+    local::Wants,
+    mail::{Draft, Enrolment, Inquiry, Withdrawal},
+    members::Members,
+    patterns::is_pattern,
+    post::Post,
+    subscribers::{Answered, Ended, Left, Subscribers, Terms},
 };
 use crate::metrics::Block;
 
@@ -17,58 +21,74 @@ use crate::metrics::Block;
 /// to itself by [`Share::take_own`]; both must come to [`Share::receive`] in order.
 #[derive(Debug)]
 pub struct Share<A> {
-    homes: Homes,
+    homes: Homes<A>,
     subscribers: Subscribers<A>,
     post: Post<A>,
+    limits: Limits,
     block: Arc<Block>,
 }
 
-/// What a reactor has to say.
-#[derive(Debug)]
-struct Post<A> {
-    reactor: u16,
-    outgoing: Vec<(u16, Mail<A>)>,
-    own: VecDeque<Mail<A>>,
-    mail_bytes: Arc<MailBytes>,
-}
-
-/// What a connection is to hear from a home.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Answer<A> {
-    pub to: A,
-    /// `None` when it has no use for the answer any more, but may have waited for it.
-    pub reply: Option<Reply>,
-}
-
 impl<A: Address> Share<A> {
-    /// The share of one of the reactors that `mail_bytes` is about; counts into `block`.
-    pub fn new(reactor: u16, mail_bytes: Arc<MailBytes>, block: Arc<Block>) -> Self {
+    /// The share of one of the reactors that `mail_bytes` is about; counts into `block`. The names
+    /// of its streams follow from `seed`, which must be another one in each process and reactor.
+    pub fn new(
+        reactor: u16,
+        limits: Limits,
+        mail_bytes: Arc<MailBytes>,
+        block: Arc<Block>,
+        seed: u64,
+    ) -> Self {
         Self {
-            homes: Homes::default(),
-            subscribers: Subscribers::default(),
-            post: Post {
-                reactor,
-                outgoing: Vec::new(),
-                own: VecDeque::new(),
-                mail_bytes,
-            },
+            homes: Homes::new(limits, seed),
+            subscribers: Subscribers::new(reactor, limits.subscriptions_max),
+            post: Post::new(reactor, mail_bytes),
+            limits,
             block,
         }
     }
 
-    /// Asks the channel's home for a subscription.
-    pub fn subscribe(&mut self, subscriber: A, channel: &str) -> Result<(), SubscribeError> {
-        if !is_name(channel) {
+    /// Asks the channel's home for a subscription. The answer comes as mail.
+    pub fn subscribe(
+        &mut self,
+        subscriber: A,
+        request: Subscribe<'_, A>,
+    ) -> Result<(), SubscribeError> {
+        let Subscribe {
+            channel, options, ..
+        } = request;
+        if !self.limits.is_name(channel) {
             return Err(SubscribeError::Name);
         }
-        let (channel, ticket) = self.subscribers.subscribe(subscriber.slot(), channel)?;
-        let home = self.home_of(&channel);
-        let mail = Mail::Subscribe {
-            channel,
-            subscriber,
-            ticket,
+        let terms = Terms {
+            wants: Wants {
+                events: request.wants_events,
+                skips_own: request.skips_own,
+            },
+            mark: request.mark,
+            is_pattern: options.wildcards && is_pattern(channel),
+            drops_slow: options.drops_slow,
+            homes: self.post.mail_bytes.reactors(),
         };
-        self.post.send(home, mail);
+        let begun = self
+            .subscribers
+            .subscribe(subscriber.slot(), channel, terms)?;
+        let member = request
+            .member
+            .filter(|_| Members::<A>::are_kept(options) && !begun.is_pattern);
+        let enrolment = || Enrolment {
+            channel: Channel::clone(&begun.channel),
+            subscriber,
+            ticket: begun.ticket,
+            tag: request.tag,
+            options,
+            recover: request.recover,
+            member: member.clone(),
+            watches: request.wants_events,
+            is_pattern: begun.is_pattern,
+        };
+        for home in self.homes_of(&begun.channel, begun.is_pattern) {
+            self.post.send(home, Mail::Subscribe(Box::new(enrolment())));
+        }
         self.count();
         Ok(())
     }
@@ -78,139 +98,185 @@ impl<A: Address> Share<A> {
         match self.subscribers.unsubscribe(subscriber.slot(), channel) {
             Left::Nothing => return false,
             Left::Later => {}
-            Left::Now(channel) => self.lose_interest(channel),
+            Left::Now(ended) => self.withdraw(subscriber, ended),
         }
         self.count();
         true
     }
 
     /// Ends all subscriptions of a connection. Its slot may be given to another one then.
-    pub fn leave(&mut self, slot: u32) {
+    pub fn leave(&mut self, subscriber: A) {
         let before = self.subscribers.len();
         let mut gone = Vec::new();
-        self.subscribers.leave(slot, |channel| gone.push(channel));
-        for channel in gone {
-            self.lose_interest(channel);
+        self.subscribers
+            .leave(subscriber.slot(), |ended| gone.push(ended));
+        for ended in gone {
+            self.withdraw(subscriber, ended);
         }
         if before != self.subscribers.len() {
             self.count();
         }
     }
 
-    /// Sends a publication to its channel's home; `dialect` is what it is counted under.
-    pub fn publish(
-        &mut self,
-        publisher: A,
-        dialect: u8,
-        channel: &str,
-        payload: impl FnOnce() -> Payload,
-    ) -> Result<(), PublishError> {
-        if !is_name(channel) {
-            return Err(PublishError::Name);
-        }
-        let home = self.home_of(channel);
-        // Its own mailbox too: the answer will come there.
-        if self.post.is_full(home) || self.post.is_full(self.post.reactor) {
-            return Err(PublishError::Busy);
-        }
-        let draft = Draft {
-            channel: channel.into(),
-            payload: payload(),
-            publisher,
-            dialect,
-        };
-        self.post.send(home, Mail::Publish(draft));
+    /// Sends a publication to its channel's home.
+    pub fn publish(&mut self, request: Publish<'_, A>) -> Result<(), PublishError> {
+        let home = self.admit(request.channel)?;
+        let draft = Draft::from(request);
+        self.post.send(home, Mail::Publish(Box::new(draft)));
         Ok(())
     }
 
-    /// Deals with one mail to this reactor; what a connection must hear of it.
-    pub fn receive(&mut self, mail: Mail<A>) -> Option<Answer<A>> {
-        // A publication is charged until its last subscriber has it.
-        if !matches!(mail, Mail::Publication(_)) {
-            self.release(mail.cost());
-        }
-        let answer = match mail {
-            Mail::Subscribe {
-                channel,
-                subscriber,
-                ticket,
-            } => {
-                let offset = self.homes.subscribe(&channel, subscriber.reactor());
-                let mail = Mail::Subscribed {
-                    channel,
-                    offset,
-                    subscriber,
-                    ticket,
-                };
-                self.post.send(subscriber.reactor(), mail);
-                None
-            }
-            Mail::Unsubscribe { channel, reactor } => {
-                self.homes.unsubscribe(&channel, reactor);
-                None
-            }
-            Mail::Publish(draft) => {
-                self.order(draft);
-                None
-            }
-            Mail::Subscribed {
-                channel,
-                offset,
-                subscriber: to,
-                ticket,
-            } => {
-                let reply = match self.subscribers.answered(ticket, offset) {
-                    Answered::Seated => Some(Reply::Subscribed { channel, offset }),
-                    Answered::Cancelled => {
-                        self.lose_interest(channel);
-                        None
-                    }
-                };
-                Some(Answer { to, reply })
-            }
-            Mail::Reply { to, reply } => Some(Answer {
-                to,
-                reply: Some(reply),
-            }),
-            Mail::Publication(publication) => {
-                self.subscribers.publish(publication);
-                self.release(0);
-                None
-            }
-        };
-        self.count();
-        answer
+    /// Sends a command to all who are subscribed to a channel.
+    pub fn command(&mut self, channel: &str, command: Arc<Command<A>>) -> Result<(), PublishError> {
+        let home = self.admit(channel)?;
+        let draft = Draft::command(channel, command);
+        self.post.send(home, Mail::Publish(Box::new(draft)));
+        Ok(())
     }
 
-    /// As the home: gives a publication its place and sends it to all who want it.
-    fn order(&mut self, draft: Draft<A>) {
-        let Draft {
-            channel,
-            payload,
-            publisher,
-            dialect,
-        } = draft;
-        let Self { homes, post, .. } = self;
-        let is_full = |reactor| post.mail_bytes.is_overfull(reactor);
-        let reply = match homes.publish(&channel, is_full) {
-            None => Reply::Refused { channel },
-            Some((offset, interest)) => {
-                self.block.publications[usize::from(dialect)].add(1);
-                let publication = Arc::new(Publication {
-                    channel: Channel::clone(&channel),
-                    offset,
-                    payload,
-                    publisher: Some(publisher),
-                });
-                for interested in interest {
-                    let mail = Mail::Publication(Arc::clone(&publication));
-                    post.send(interested.reactor, mail);
-                }
-                Reply::Published { channel, offset }
+    /// Asks a channel's home, or all reactors for [`Question::Channels`]; how many answers will
+    /// come, each as mail.
+    pub fn ask(&mut self, asker: A, tag: u32, channel: &str, question: Question) -> u16 {
+        let is_for_all = matches!(question, Question::Channels { .. });
+        let channel = Channel::from(if is_for_all { "" } else { channel });
+        let mut asked = 0;
+        for home in self.homes_of(&channel, is_for_all) {
+            let inquiry = Inquiry {
+                channel: Channel::clone(&channel),
+                asker,
+                tag,
+                question: question.clone(),
+            };
+            self.post.send(home, Mail::Ask(inquiry));
+            asked += 1;
+        }
+        asked
+    }
+
+    /// Whether a slot is subscribed to a channel, or waits for the answer.
+    pub fn is_subscribed(&self, slot: u32, channel: &str) -> bool {
+        self.subscribers.is_subscribed(slot, channel)
+    }
+
+    /// What a slot is subscribed to, or waits to be, with the marks; not the reserved channels.
+    pub fn subscriptions(&self, slot: u32) -> impl Iterator<Item = (&Channel, u8)> {
+        self.subscribers.of(slot)
+    }
+
+    /// The slots of this reactor that are subscribed to a channel; not those that wait to be.
+    pub fn subscribers(&self, channel: &str) -> impl Iterator<Item = u32> {
+        self.subscribers.to(channel)
+    }
+
+    /// Remembers a connection until there is room for publications to a channel. It must not wait
+    /// twice.
+    pub fn wait_for_room(&mut self, waiter: A, channel: &str) {
+        let home = self.home_of(channel);
+        self.post.wait(waiter, home);
+    }
+
+    /// A connection that has waited and for which there is room now. It may be gone by now.
+    pub fn take_roomy(&mut self) -> Option<A> {
+        self.post.take_roomy()
+    }
+
+    /// Whether somebody waits for room.
+    #[inline]
+    pub fn has_waiters(&self) -> bool {
+        self.post.waiting > 0
+    }
+
+    /// How much mail waits for each reactor.
+    pub fn gauges(&self) -> &Arc<MailBytes> {
+        &self.post.mail_bytes
+    }
+
+    /// Deals with one mail to this reactor; what a connection must hear of it.
+    pub fn receive(&mut self, mail: Mail<A>, now: Tick) -> Option<Told<A>> {
+        // A publication is charged until its last subscriber has it.
+        if !matches!(mail, Mail::Publication(_) | Mail::Pattern { .. }) {
+            self.release(mail.cost());
+        }
+        let mut told = None;
+        match mail {
+            Mail::Subscribe(enrolment) => self.homes.subscribe(*enrolment, now, &mut self.post),
+            Mail::Unsubscribe(withdrawal) => {
+                self.homes.unsubscribe(withdrawal, now, &mut self.post);
             }
-        };
-        let to = publisher;
-        self.post.send(to.reactor(), Mail::Reply { to, reply });
+            Mail::Publish(draft) => {
+                let dialect = usize::from(draft.dialect);
+                if self.homes.publish(*draft, now, &mut self.post) {
+                    self.block.publications[dialect].add(1);
+                }
+            }
+            Mail::Ask(inquiry) => self.homes.ask(inquiry, now, &mut self.post),
+            Mail::Subscribed {
+                channel,
+                subscriber: to,
+                ticket,
+                tag,
+                subscribed,
+            } => {
+                let answer = Answer::Subscribed(subscribed);
+                let reply = Reply {
+                    tag,
+                    channel,
+                    answer,
+                };
+                told = match self.subscribers.answered(ticket) {
+                    Answered::Waiting => None,
+                    Answered::Seated => Some(Told {
+                        to,
+                        reply: Some(reply),
+                    }),
+                    Answered::Cancelled(ended) => {
+                        self.withdraw(to, ended);
+                        Some(Told { to, reply: None })
+                    }
+                };
+            }
+            Mail::Reply { to, reply } => {
+                told = Some(Told {
+                    to,
+                    reply: Some(reply),
+                });
+            }
+            Mail::Publication(publication) => {
+                let channel = Channel::clone(&publication.channel);
+                self.subscribers.publish(&channel, publication);
+                self.release(0);
+            }
+            Mail::Pattern {
+                pattern,
+                publication,
+            } => {
+                self.subscribers.publish(&pattern, publication);
+                self.release(0);
+            }
+        }
+        self.count();
+        told
+    }
+
+    /// Gives up what has been kept for long enough, in at most about `budget` steps.
+    pub fn expire(&mut self, now: Tick, budget: usize) {
+        self.homes.expire(now, budget);
+    }
+
+    /// When [`Share::expire`] has something to do.
+    pub fn next_expiry(&self) -> Option<Tick> {
+        self.homes.next_expiry()
+    }
+
+    /// A publication was dropped for this seat, which gets nothing more until
+    /// [`Share::take_missed`].
+    pub fn miss(&mut self, seat: &Seat) {
+        self.subscribers.miss(seat);
+    }
+
+    /// The channels in which a slot has missed something. From now on it gets what comes.
+    pub fn take_missed(&mut self, slot: u32) -> Vec<Channel> {
+        self.subscribers.take_missed(slot)
     }
 
     /// The mail to other reactors since the last call, in order.
@@ -245,17 +311,17 @@ impl<A: Address> Share<A> {
 
     /// What is to be delivered next. It must come back by [`Share::end_delivery`].
     pub fn begin_delivery(&mut self) -> Option<Delivery<A>> {
-        self.subscribers.begin()
+        self.subscribers.begin_delivery()
     }
 
     /// The next one to deliver to; it counts as served from then on.
     pub fn next_seat(&mut self, delivery: &Delivery<A>) -> Option<Seat> {
-        self.subscribers.next(delivery)
+        self.subscribers.next_seat(delivery)
     }
 
     /// Puts a delivery back, finished or not.
     pub fn end_delivery(&mut self, delivery: Delivery<A>) {
-        self.subscribers.end(delivery);
+        self.subscribers.end_delivery(delivery);
         self.release(0);
     }
 
@@ -267,16 +333,52 @@ impl<A: Address> Share<A> {
     #[cfg(test)]
     pub fn check_invariants(&self) {
         self.subscribers.check_invariants();
+        self.homes.check_invariants();
+    }
+
+    /// Whether nothing is left of any channel.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.homes.is_empty()
+    }
+
+    /// The home of a channel to which something may be published now.
+    fn admit(&self, channel: &str) -> Result<u16, PublishError> {
+        if !self.limits.is_name(channel) {
+            return Err(PublishError::Name);
+        }
+        let home = self.home_of(channel);
+        if !self.post.admits(home) {
+            return Err(PublishError::Busy);
+        }
+        Ok(home)
     }
 
     fn home_of(&self, channel: &str) -> u16 {
         home_of(channel, self.post.mail_bytes.reactors())
     }
 
-    fn lose_interest(&mut self, channel: Channel) {
-        let home = self.home_of(&channel);
-        let reactor = self.post.reactor;
-        self.post.send(home, Mail::Unsubscribe { channel, reactor });
+    /// The home of a channel, or all of them.
+    fn homes_of(&self, channel: &str, are_all: bool) -> std::ops::Range<u16> {
+        if are_all {
+            return 0..self.post.mail_bytes.reactors();
+        }
+        let home = self.home_of(channel);
+        home..home + 1
+    }
+
+    /// Tells the homes of a subscription that it has ended.
+    fn withdraw(&mut self, subscriber: A, ended: Ended) {
+        for home in self.homes_of(&ended.channel, ended.is_pattern) {
+            let withdrawal = Withdrawal {
+                channel: Channel::clone(&ended.channel),
+                subscriber,
+                ticket: ended.ticket,
+                watches: ended.watches,
+                is_pattern: ended.is_pattern,
+            };
+            self.post.send(home, Mail::Unsubscribe(withdrawal));
+        }
         self.release(0);
     }
 
@@ -287,22 +389,7 @@ impl<A: Address> Share<A> {
     }
 
     fn count(&self) {
-        self.block.channels.set(self.homes.len() as u64);
+        self.block.channels.set(self.homes.followed() as u64);
         self.block.subscriptions.set(self.subscribers.len() as u64);
-    }
-}
-
-impl<A> Post<A> {
-    fn is_full(&self, reactor: u16) -> bool {
-        self.mail_bytes.is_full(reactor)
-    }
-
-    fn send(&mut self, to: u16, mail: Mail<A>) {
-        self.mail_bytes.add(to, mail.cost());
-        if to == self.reactor {
-            self.own.push_back(mail);
-        } else {
-            self.outgoing.push((to, mail));
-        }
     }
 }

@@ -21,15 +21,30 @@ pub struct Frames {
     publication: Vec<u8>,
 }
 
-/// Bytes of the times that a publication carries: two hexadecimal numbers.
-pub const STAMP_BYTES: usize = 32;
+/// What a publication carries in front: three hexadecimal numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Counts the publications from 0.
+    pub number: u32,
+    /// When the plan said to send it.
+    pub planned: u64,
+    pub sent: u64,
+}
 
-/// The planned and the real time of sending, if a message carries them.
-pub fn stamp(payload: &[u8]) -> Option<(u64, u64)> {
-    let stamp = str::from_utf8(payload.get(..STAMP_BYTES)?).ok()?;
-    let (planned, sent) = stamp.split_at_checked(STAMP_BYTES / 2)?;
-    let number = |text| u64::from_str_radix(text, 16).ok();
-    Some((number(planned)?, number(sent)?))
+/// Bytes of a stamp.
+pub const STAMP_BYTES: usize = 40;
+
+impl Stamp {
+    /// The stamp of a message, if it carries one.
+    pub fn of(payload: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(payload.get(..STAMP_BYTES)?).ok()?;
+        let number = |from, to| u64::from_str_radix(text.get(from..to)?, 16).ok();
+        Some(Self {
+            number: u32::try_from(number(0, 8)?).ok()?,
+            planned: number(8, 24)?,
+            sent: number(24, 40)?,
+        })
+    }
 }
 
 /// What our pings carry.
@@ -70,9 +85,15 @@ impl Frames {
         &self.ping
     }
 
-    /// The message with its times in front, so that each subscriber's copy tells its latency.
-    pub fn publication(&mut self, planned: u64, sent: u64) -> Vec<u8> {
-        let stamp = format!("{planned:016x}{sent:016x}");
+    /// The message with a stamp in front, so that each subscriber's copy tells its latency, and
+    /// whether one is missing before it.
+    pub fn publication(&mut self, stamp: Stamp) -> Vec<u8> {
+        let Stamp {
+            number,
+            planned,
+            sent,
+        } = stamp;
+        let stamp = format!("{number:08x}{planned:016x}{sent:016x}");
         self.publication[..STAMP_BYTES].copy_from_slice(stamp.as_bytes());
         let mut out = Vec::new();
         frame::encode(&mut out, self.opcode, &self.publication, Some(self.mask));
@@ -94,9 +115,14 @@ mod tests {
 
     #[test]
     fn a_publication_carries_its_times() {
-        let text = "x".repeat(40);
+        let text = "x".repeat(50);
         let mut frames = Frames::new(Message::Text(&text), 1, [5, 6, 7, 8]);
-        let mut bytes = frames.publication(7, u64::MAX);
+        let sent = Stamp {
+            number: u32::MAX,
+            planned: 7,
+            sent: u64::MAX,
+        };
+        let mut bytes = frames.publication(sent);
         let mut input = Input::new(&mut bytes);
         let rules = Rules {
             role: Role::Server,
@@ -106,11 +132,12 @@ mod tests {
         let Some(Event::Message(message)) = event else {
             panic!("{event:?}");
         };
-        assert_eq!(stamp(message.as_bytes()), Some((7, u64::MAX)));
-        assert_eq!(message.as_bytes().len(), 40);
-        assert_eq!(stamp(text.as_bytes()), None);
-        assert_eq!(stamp("é".repeat(16).as_bytes()), None);
-        assert_eq!(stamp(b"short"), None);
+        assert_eq!(Stamp::of(message.as_bytes()), Some(sent));
+        assert_eq!(message.as_bytes().len(), 50);
+        assert_eq!(Stamp::of(text.as_bytes()), None);
+        assert_eq!(Stamp::of("é".repeat(20).as_bytes()), None);
+        assert_eq!(Stamp::of(format!("0{}", "é".repeat(20)).as_bytes()), None);
+        assert_eq!(Stamp::of(b"short"), None);
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl Options {
         self.connections + usize::from(self.mode == Mode::Fanout)
     }
 
+    /// Whether publications wait until earlier ones have reached all subscribers.
+    fn is_closed_fanout(&self) -> bool {
+        self.mode == Mode::Fanout && matches!(self.pace, Pace::Closed { .. })
+    }
+
     /// The least of what may be under way at once, and its flag.
     fn at_once(&self) -> (&'static str, usize) {
         let limits = [
@@ -223,8 +228,11 @@ impl Plan {
     ///
     /// # Errors
     /// An option that cannot be, or more connections than descriptors.
-    pub fn new(options: Options, machine: &Machine, inherited: u64) -> Result<Self, PlanError> {
+    pub fn new(mut options: Options, machine: &Machine, inherited: u64) -> Result<Self, PlanError> {
         check(&options)?;
+        if options.is_closed_fanout() {
+            options.threads = Some(1);
+        }
         let secure = Secure::of(&options)?;
         let limit = machine.descriptors_hard.max(machine.descriptors_soft);
         let wanted = options.connections_all() as u64;
@@ -409,9 +417,13 @@ fn check(options: &Options) -> Result<(), PlanError> {
     if options.ramp.is_some_and(|ramp| !is_rate(ramp)) {
         return wrong("--ramp: must be above 0 and at most 1,000,000,000 a second");
     }
-    let is_closed = matches!(options.pace, Pace::Closed { .. });
-    if options.mode == Mode::Fanout && (is_closed || options.payload.len() < STAMP_BYTES) {
-        return wrong("--size: a publication carries its times, and has at least 32 bytes");
+    if options.mode == Mode::Fanout && options.payload.len() < STAMP_BYTES {
+        return wrong(
+            "--size: a publication carries its number and times, and has at least 40 bytes",
+        );
+    }
+    if options.is_closed_fanout() && options.threads.is_some_and(|threads| threads > 1) {
+        return wrong("--threads: a fan-out with --depth has one, which knows when all have heard");
     }
     if options.timeout < Duration::from_millis(1) || options.timeout > TIME_MAX {
         return wrong("--timeout: must be at least 1ms and at most 8760h");

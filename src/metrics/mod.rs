@@ -48,15 +48,19 @@ impl Counter {
     }
 }
 
-/// Dialects that a server can tell apart.
+/// Dialects that a server can tell apart, [`SERVER`] included.
 pub const DIALECTS_MAX: usize = 16;
+
+/// In place of a dialect: what servers publish, by the API or from within the program.
+pub const SERVER: usize = DIALECTS_MAX - 1;
 
 /// Reasons for a refusal that a server can tell apart.
 pub const REASONS_MAX: usize = 64;
 
 /// Close codes with a counter of their own; the last counter is `other`.
-pub const CLOSE_CODES: [u16; 16] = [
-    1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 4000,
+pub const CLOSE_CODES: [u16; 28] = [
+    1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3001,
+    3004, 3005, 3008, 3010, 3011, 3012, 3500, 3501, 3502, 3503, 3507, 4000,
 ];
 
 /// What failed when the system refused.
@@ -122,6 +126,10 @@ pub struct Block {
     pub subscriptions: Counter,
     /// Publications that were given an offset, by the dialect of their publisher.
     pub publications: [Counter; DIALECTS_MAX],
+    /// Subscribers that came back: those who got what they missed, and those who did not.
+    pub recoveries: [Counter; 2],
+    /// Held as the history of channels.
+    pub history_bytes: Counter,
     pub deliveries: Counter,
     /// Data mail that this reactor has not dealt with.
     pub mail_bytes: Counter,
@@ -380,7 +388,8 @@ impl Page<'_> {
             "publications_total",
             "Publications accepted, by the dialect of their publisher.",
         );
-        for (index, dialect) in registry.labels.dialects.iter().enumerate() {
+        let dialects = registry.labels.dialects.iter().enumerate();
+        for (index, dialect) in dialects.chain([(SERVER, &"server")]) {
             let count = registry.total(|block| &block.publications[index]);
             let label = format_args!("{{dialect=\"{dialect}\"}}");
             self.sample("publications_total", label, count);
@@ -390,6 +399,18 @@ impl Page<'_> {
             "Publications delivered, counted for each subscriber.",
             |block| &block.deliveries,
         );
+        self.counter(
+            "recoveries_total",
+            "Subscribers that came back for what they missed, by whether it was still there.",
+        );
+        for (index, result) in ["recovered", "lost"].iter().enumerate() {
+            let count = registry.total(|block| &block.recoveries[index]);
+            let label = format_args!("{{result=\"{result}\"}}");
+            self.sample("recoveries_total", label, count);
+        }
+        self.gauge("history_bytes", "Publications kept as history.");
+        let history = registry.total(|block| &block.history_bytes);
+        self.sample("history_bytes", "", history);
         self.gauge("mail_bytes", "Publications on their way through reactors.");
         self.sample("mail_bytes", "", registry.total(|block| &block.mail_bytes));
     }

@@ -15,7 +15,7 @@ use crate::{
         forwarded::{self, Forwarded, Said},
         token::{Claims, TokenError},
     },
-    handler::{Door, Handler, Reason, Refusal, Request, is_relayed},
+    handler::{Door, Handler, OriginList, Reason, Refusal, Request, TokenDoor, is_relayed},
     metrics::Operation,
     protocol::proxy::{self, PREAMBLE_BYTES_MAX, Preamble},
     slots::Key,
@@ -252,7 +252,7 @@ impl<H: Handler> Core<H> {
         request: &Request<'_>,
         door: Door,
     ) -> Result<Option<Claims>, Reason> {
-        if !door.takes_token || !self.settings.keeps_visitors {
+        if door.token == TokenDoor::Ignored || !self.settings.keeps_visitors {
             return Ok(None);
         }
         let policy = self.gate.policy();
@@ -261,7 +261,7 @@ impl<H: Handler> Core<H> {
             query: request.query(),
             cookies: request.headers("Cookie"),
             // Browsers send it along whichever page connects: where any page may, it is no proof.
-            cookie_name: policy.token_cookie().filter(|_| door.origins.is_some()),
+            cookie_name: policy.token_cookie().filter(|_| trusts_cookies(door)),
         };
         match found.find() {
             Some(token) if policy.takes_tokens() => {
@@ -272,7 +272,9 @@ impl<H: Handler> Core<H> {
                     .map_err(untrusted)?;
                 Ok(Some(claims))
             }
-            None if policy.token_is_required() => Err(Reason::TokenMissing),
+            None if door.token == TokenDoor::Asked && policy.token_is_required() => {
+                Err(Reason::TokenMissing)
+            }
             _ => Ok(None),
         }
     }
@@ -296,6 +298,11 @@ impl fmt::Display for Remote {
             None => formatter.write_str("gone"),
         }
     }
+}
+
+/// Whether only pages that were named may connect.
+fn trusts_cookies(door: Door) -> bool {
+    !matches!(door.origins, None | Some(OriginList::Native))
 }
 
 fn crowded(crowd: Crowd) -> Reason {

@@ -4,7 +4,7 @@
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
-    handler::{CloseCode, Handler, Reason},
+    handler::{CloseCode, Ending, Handler, Reason},
     metrics::{Timeout, TlsHandshake},
     protocol::{frame::Control, session::State},
     slots::Key,
@@ -13,6 +13,9 @@ use crate::{
 
 /// Connections looked at in one turn: a look may be a ping, which costs as much as a send.
 const LOOKS_PER_TURN_MAX: usize = 256;
+
+/// Channels whose history is looked at in one turn.
+const EXPIRIES_PER_TURN_MAX: usize = 1024;
 
 /// How long a peer that was told goodbye may go on sending, and one that came when the server was
 /// full may take for its request.
@@ -31,6 +34,8 @@ enum Due {
     Idle,
     Close,
     Linger,
+    /// A request waits for what was asked of the homes of channels.
+    Answer,
     /// The allowance is there again.
     Rate,
     Token,
@@ -41,6 +46,7 @@ impl<H: Handler> Reactor<H> {
     /// Looks at the connections whose timer has come, or whose token counts no more.
     pub(super) fn expire(&mut self) {
         self.revoke();
+        self.core.hub.expire(self.core.now, EXPIRIES_PER_TURN_MAX);
         self.core.wheel.advance(self.core.now);
         for _ in 0..LOOKS_PER_TURN_MAX {
             let Some(slot) = self.core.wheel.pop_due() else {
@@ -96,6 +102,9 @@ impl<H: Handler> Core<H> {
             Stage::Preamble | Stage::Http(_) => {
                 return Some((*since + settings.handshake_timeout, Due::Handshake));
             }
+            Stage::Asking { .. } => {
+                return Some((*since + settings.handshake_timeout, Due::Answer));
+            }
             Stage::Open(session) if session.state() != State::Open => {
                 return Some((*since + settings.close_timeout, Due::Close));
             }
@@ -136,6 +145,7 @@ impl<H: Handler> Core<H> {
             Due::Linger => self.bury(key, connection),
             Due::Rate => self.resume_rate(key, &mut connection.link),
             Due::Handshake => self.handshake_expired(key, connection),
+            Due::Answer => self.answer_expired(key, connection),
             Due::Pong => {
                 self.block.timeout(Timeout::Pong);
                 self.bury(key, connection);
@@ -151,7 +161,8 @@ impl<H: Handler> Core<H> {
             }
             Due::Token => {
                 self.block.timeout(Timeout::Token);
-                self.expel(key, connection, CloseCode::Policy, "token expired");
+                let usual = (CloseCode::Policy, "token expired");
+                self.dismiss_peer(Ending::TokenExpired, usual, key, connection);
             }
             Due::Message => {
                 self.block.timeout(Timeout::Message);

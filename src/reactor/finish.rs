@@ -6,7 +6,7 @@ use std::io;
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Link, Stage},
-    handler::{CloseCode, Handler, Reason},
+    handler::{CloseCode, Ending, Handler, Reason},
     metrics::{Operation, TlsHandshake},
     protocol::{ProtocolError, session::Input},
     slots::Key,
@@ -67,6 +67,8 @@ impl<H: Handler> Core<H> {
         if self.cork.is_empty() {
             return true;
         }
+        // First what was asked of others: whoever has an answer may count on it.
+        self.post();
         let link = &mut connection.link;
         self.block.bytes_sent.add(self.cork.len() as u64);
         match link.flush_cork(&mut self.cork, input) {
@@ -111,7 +113,12 @@ impl<H: Handler> Core<H> {
         link.flags.set(Flags::REARM);
         let Some(application) = state else { return };
         let (handler, mut peer) = self.introduce(key, link);
-        if let Err(failure) = handler.drain(&mut peer, application) {
+        let mut outcome = handler.drain(&mut peer, application);
+        // What was dropped while it did not read: from here on it gets everything again.
+        for channel in peer.hub.take_missed(key.slot) {
+            outcome = outcome.and_then(|()| handler.missed(&mut peer, application, &channel));
+        }
+        if let Err(failure) = outcome {
             self.failed(failure.text(), key, connection);
         }
         self.uncork_alone(key, connection);
@@ -128,8 +135,9 @@ impl<H: Handler> Core<H> {
         let Some(state) = connection.state.take() else {
             return;
         };
-        self.hub.leave(key.slot);
         let id = self.conn_id(key);
+        self.hub.leave(id);
+        self.held.end(key.slot);
         self.block.connections[usize::from(connection.link.dialect)].subtract(1);
         self.block.closed(code.into());
         log::debug!("closed id={id} code={code}");
@@ -161,7 +169,9 @@ impl<H: Handler> Core<H> {
             self.cork.clear();
         }
         match connection.link.stage {
-            Stage::Http(_) => self.refuse(Reason::HandlerFailed.into(), key, connection),
+            Stage::Http(_) | Stage::Asking { .. } => {
+                self.refuse(Reason::HandlerFailed.into(), key, connection);
+            }
             Stage::Open(_) => self.failed("panic", key, connection),
             _ => self.bury(key, connection),
         }
@@ -193,6 +203,19 @@ impl<H: Handler> Core<H> {
             .set(Flags::FINISHING | Flags::LINGER | Flags::REARM);
         self.farewell(key, connection, code, reason);
         self.uncork_alone(key, connection);
+    }
+
+    /// As [`Core::expel`], with the words of the peer's dialect where it has some of its own.
+    pub(super) fn dismiss_peer(
+        &mut self,
+        ending: Ending,
+        usual: (CloseCode, &'static str),
+        key: Key,
+        connection: &mut Connection<H::State>,
+    ) {
+        let dialect = usize::from(connection.link.dialect);
+        let (code, reason) = self.handler.farewell(dialect, ending).unwrap_or(usual);
+        self.expel(key, connection, code, reason);
     }
 
     /// The socket failed: nobody is there to be told.
@@ -279,6 +302,9 @@ impl<H: Handler> Core<H> {
             self.handshake_ended(&mut connection.link, TlsHandshake::Failed);
         }
         connection.link.transport.forget();
+        if matches!(connection.link.stage, Stage::Asking { .. }) {
+            self.handler.abandoned(self.conn_id(key));
+        }
         connection.link.stage = Stage::Dead;
         connection.link.outbox.clear();
         connection.link.unread = None;

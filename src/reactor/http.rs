@@ -4,7 +4,10 @@ use super::{Core, refusals::shown};
 use crate::{
     connection::{Connection, Exchange, Flags, Stage},
     gate::{Full, forwarded::Forwarded},
-    handler::{Accept, Handler, Incoming, Reason, Response, Upgrade, Verdict},
+    handler::{
+        Accept, Answer, Caller, ConnId, Handler, Heard, Incoming, Reason, Response, Upgrade,
+        Verdict, listen_for_user,
+    },
     protocol::{
         handshake,
         http::{Body, BodyKind, CONTINUE, HeadScan, Intent, Request, head_end},
@@ -146,25 +149,72 @@ impl<H: Handler> Core<H> {
         key: Key,
         connection: &mut Connection<H::State>,
     ) {
+        let id = self.conn_id(key);
         let incoming = Incoming {
-            id: self.conn_id(key),
+            id,
             request,
             link: &connection.link,
             visitors: &self.visitors,
             claims: None,
         };
-        let response = self.handler.request(&incoming, body);
+        let mut caller = Caller {
+            id,
+            hub: &mut self.hub,
+            visitors: &self.visitors,
+            orders: &mut self.outbound.orders,
+        };
+        let answer = self.handler.request(&mut caller, &incoming, body);
+        let keep = request.keep_alive() && connection.link.shed.is_none();
+        let head_only = request.is_head();
+        let response = match answer {
+            Answer::Now(response) => response,
+            Answer::Later => {
+                let link = &mut connection.link;
+                link.stage = Stage::Asking { keep, head_only };
+                link.since = self.now;
+                link.flags.set(Flags::SUSPENDED | Flags::REARM);
+                return;
+            }
+        };
         if let Some(reason @ (Reason::ApiKey | Reason::ApiOff)) = response.refusal() {
             // Who guesses keys shall be seen; a path that there is not is nothing of that kind.
             self.block.refused.add(reason as usize);
             let remote = self.remote_of(key, &connection.link);
             self.note_refusal(reason, &remote, Some(request), None);
         }
-        let keep = request.keep_alive()
-            && !response.closes()
-            && connection.link.shed.is_none()
-            && !self.gate.is_draining();
-        self.respond(&response, keep, request.is_head(), key, connection);
+        let keep = keep && !response.closes() && !self.gate.is_draining();
+        self.respond(&response, keep, head_only, key, connection);
+    }
+
+    /// Something that a waiting request has asked for is there.
+    pub(super) fn answered(
+        &mut self,
+        heard: Heard,
+        key: Key,
+        connection: &mut Connection<H::State>,
+    ) {
+        let Stage::Asking { keep, head_only } = connection.link.stage else {
+            return;
+        };
+        let mut caller = Caller {
+            id: ConnId::new(self.id, key),
+            hub: &mut self.hub,
+            visitors: &self.visitors,
+            orders: &mut self.outbound.orders,
+        };
+        if let Some(response) = self.handler.answered(&mut caller, heard) {
+            connection.link.resume();
+            let keep = keep && !response.closes() && !self.gate.is_draining();
+            self.respond(&response, keep, head_only, key, connection);
+        }
+    }
+
+    /// What a request has asked for did not come in time.
+    pub(super) fn answer_expired(&mut self, key: Key, connection: &mut Connection<H::State>) {
+        self.handler.abandoned(self.conn_id(key));
+        connection.link.resume();
+        connection.link.stage = Stage::Http(None);
+        self.refuse(Reason::Overload.into(), key, connection);
     }
 
     /// Grants or refuses an upgrade.
@@ -203,6 +253,8 @@ impl<H: Handler> Core<H> {
                 if let Some(claims) = &claims {
                     let time = sys::unix_seconds();
                     self.visitors.identify(key.slot, claims, time, self.now);
+                    let id = self.conn_id(key);
+                    listen_for_user(&mut self.hub, id, claims);
                 }
                 self.open(accept, request, upgrade, key, connection);
             }
@@ -260,6 +312,7 @@ impl<H: Handler> Core<H> {
         link.stage = Stage::Open(session);
         link.since = self.now - phase;
         link.flags.set(Flags::REARM);
+        self.note_opening(key.slot);
         let id = self.conn_id(key);
         log::debug!(
             "open id={id} remote={} path={:?} dialect={}",

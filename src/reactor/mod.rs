@@ -12,10 +12,12 @@ mod accept;
 mod admission;
 mod buffers;
 mod channels;
+mod clock;
 mod deliver;
 mod expire;
 mod finish;
 mod http;
+mod orders;
 mod rates;
 mod read;
 mod refusals;
@@ -27,17 +29,18 @@ mod throttle;
 mod turns;
 
 use std::{
-    collections::VecDeque,
+    collections::{VecDeque, hash_map::RandomState},
+    hash::BuildHasher,
     io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Duration,
 };
 
 pub use accept::Listener;
 use accept::Spare;
 use mio::{Events, Poll, Token};
+use orders::Outbound;
 use revoke::Sweep;
 pub use settings::{Settings, TICKS_PER_SECOND};
 use shutdown::Closing;
@@ -46,15 +49,15 @@ use throttle::Throttles;
 use turns::Turns;
 
 use crate::{
-    connection::{Connection, Cork, Flags, Link, Visitors},
+    connection::{Connection, Cork, Flags, Held, Link, Visitors},
     gate::{Gate, token::Revocation},
-    handler::{ConnId, Handler, Peer},
+    handler::{ConnId, Handler, Heard, Order, Peer},
     hub::{self, MailBytes, Share},
     mailbox::{Mailbox, Sender},
     metrics::Block,
     slots::{Key, Slots},
     transport::tls::Certificates,
-    wheel::{TICK_MS, Tick, Wheel},
+    wheel::{Tick, Wheel},
 };
 
 /// The token of the mailbox; listeners count from 0.
@@ -86,6 +89,10 @@ pub enum Mail {
     Shutdown(Shutdown),
     /// What reactors say to each other about channels.
     Hub(hub::Mail<ConnId>),
+    /// What goes to connections directly, and questions about them.
+    Order(Order),
+    /// What a request of this reactor asked for.
+    Counted(ConnId, Heard),
 }
 
 /// What a reactor is made of, prepared on the main thread.
@@ -99,6 +106,7 @@ pub struct Parts<H: Handler> {
     /// All reactors by their number, this one included.
     pub reactors: Vec<Sender<Mail>>,
     pub mail_bytes: Arc<MailBytes>,
+    pub hub_limits: hub::Limits,
     pub handler: H,
     pub settings: Settings,
     pub gate: Arc<Gate>,
@@ -116,7 +124,6 @@ pub struct Reactor<H: Handler> {
     listeners: Vec<Listener>,
     hand_to: Vec<Sender<Mail>>,
     handed: usize,
-    reactors: Vec<Sender<Mail>>,
     spare: Spare,
     connections: Slots<Connection<H::State>>,
     shutdown: Option<Closing>,
@@ -126,6 +133,8 @@ pub struct Reactor<H: Handler> {
 /// Everything of a reactor but its connections.
 struct Core<H: Handler> {
     id: u16,
+    /// All reactors by their number, this one included.
+    reactors: Vec<Sender<Mail>>,
     handler: H,
     settings: Settings,
     gate: Arc<Gate>,
@@ -135,8 +144,12 @@ struct Core<H: Handler> {
     hub: Share<ConnId>,
     buffer: Vec<u8>,
     visitors: Visitors,
+    held: Held,
     /// Revoked tokens whose connections are looked for.
     sweep: Option<Box<Sweep>>,
+    outbound: Outbound,
+    /// When the connection in each slot was opened; only kept where somebody may ask.
+    opened: Vec<Tick>,
     /// Connections that are owed a read without an event.
     ready: Vec<Key>,
     /// Connections with a step of their TLS handshake to be done.
@@ -171,6 +184,7 @@ impl<H: Handler> Reactor<H> {
             hand_to,
             reactors,
             mail_bytes,
+            hub_limits,
             handler,
             settings,
             gate,
@@ -183,20 +197,25 @@ impl<H: Handler> Reactor<H> {
             listener.register(poll.registry(), Token(index))?;
         }
         let turns = Turns::new(settings.turn_cpu);
+        let seed = RandomState::new().hash_one(id);
         let keeps = settings.keeps_visitors;
         let visitors = Visitors::new(Arc::clone(&gate), keeps, settings.slots);
         let core = Core {
             id,
+            reactors,
             handler,
             wheel: Wheel::new(FIRST_TICK, settings.slots),
             settings,
             gate,
-            hub: Share::new(id, mail_bytes, Arc::clone(&block)),
+            hub: Share::new(id, hub_limits, mail_bytes, Arc::clone(&block), seed),
             block,
             cork: Cork::with_capacity(4096),
             buffer: vec![0; RECEIVE_BYTES],
             visitors,
+            held: Held::default(),
             sweep: None,
+            outbound: Outbound::default(),
+            opened: Vec::new(),
             ready: Vec::new(),
             greetings: VecDeque::new(),
             certificates,
@@ -219,7 +238,6 @@ impl<H: Handler> Reactor<H> {
             listeners,
             hand_to,
             handed: 0,
-            reactors,
             spare: Spare::new(),
             connections,
             shutdown: None,
@@ -251,7 +269,7 @@ impl<H: Handler> Reactor<H> {
 
     /// Sleeps until there is something to do, and reads the clock: the only time in this turn.
     fn wait(&mut self) -> io::Result<()> {
-        self.post();
+        self.core.post();
         let timeout = self.timeout();
         match self.poll.poll(&mut self.events, timeout) {
             // A signal is no event; the turn goes on without one.
@@ -361,49 +379,6 @@ impl<H: Handler> Reactor<H> {
         }
     }
 
-    /// How long to sleep: not at all while something is owed, else until the next timer.
-    fn timeout(&self) -> Option<Duration> {
-        let core = &self.core;
-        let owed = !core.ready.is_empty()
-            || !core.greetings.is_empty()
-            || !core.unflushed.is_empty()
-            || core.wheel.has_due()
-            || self.has_newcomers()
-            || core.hub.is_busy()
-            || core.sweep.is_some()
-            || !self.mailbox.is_empty();
-        if owed {
-            return Some(Duration::ZERO);
-        }
-        let mut next = core.wheel.next_tick();
-        let mut at_latest = |tick: Tick| next = Some(next.map_or(tick, |next| next.min(tick)));
-        if let Some(publishing) = core.turns.publishing() {
-            at_latest(publishing);
-        }
-        if self.shutdown.is_some() || self.listeners.iter().any(Listener::is_resting) {
-            at_latest(core.now + 1);
-        }
-        let due = Duration::from_millis(u64::from(next? - FIRST_TICK) * TICK_MS);
-        Some(
-            due.saturating_sub(
-                self.core
-                    .turns
-                    .ended()
-                    .duration_since(self.core.settings.epoch),
-            ),
-        )
-    }
-
-    fn tick(&self) -> Tick {
-        let passed = self
-            .core
-            .turns
-            .started()
-            .duration_since(self.core.settings.epoch);
-        let ticks = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX) / TICK_MS;
-        FIRST_TICK.saturating_add(u32::try_from(ticks).unwrap_or(u32::MAX))
-    }
-
     /// Looks back at the turn: was it too long, as the ones before it?
     fn measure(&mut self) {
         let core = &mut self.core;
@@ -429,10 +404,22 @@ impl<H: Handler> Core<H> {
             cork: &mut self.cork,
             hub: &mut self.hub,
             visitors: &mut self.visitors,
+            held: &mut self.held,
             block: &self.block,
             now: self.now,
         };
         (&mut self.handler, peer)
+    }
+
+    /// Notes when the connection in this slot was opened.
+    fn note_opening(&mut self, slot: u32) {
+        if self.settings.keeps_openings {
+            let index = slot as usize;
+            if self.opened.len() <= index {
+                self.opened.resize(index + 1, 0);
+            }
+            self.opened[index] = self.now;
+        }
     }
 
     /// A number that need not be secret: spreads timers.

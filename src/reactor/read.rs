@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Replies are sent before the batch is over once this many bytes are gathered.
-const CORK_BYTES_MAX: usize = 64 * 1024;
+pub(super) const CORK_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a look at received bytes ended before they did.
 enum Stop {
@@ -123,7 +123,7 @@ impl<H: Handler> Core<H> {
                     *discarded_bytes = discarded_bytes.saturating_add(rest.len() as u32);
                     return;
                 }
-                Stage::Preamble | Stage::Dead => return,
+                Stage::Preamble | Stage::Asking { .. } | Stage::Dead => return,
             }
             if !connection.link.is_readable() {
                 return connection.link.keep_unread(&bytes[at..]);

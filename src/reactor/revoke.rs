@@ -5,7 +5,7 @@ use std::{mem, sync::Arc};
 use super::Reactor;
 use crate::{
     gate::token::Revocation,
-    handler::{CloseCode, Handler},
+    handler::{CloseCode, Ending, Handler},
 };
 
 /// Records looked at in one turn.
@@ -44,7 +44,8 @@ impl<H: Handler> Reactor<H> {
             };
             if let Some(key) = self.connections.key_at(slot) {
                 self.visit(key, |core, key, connection| {
-                    core.expel(key, connection, CloseCode::Policy, "token revoked");
+                    let usual = (CloseCode::Policy, "token revoked");
+                    core.dismiss_peer(Ending::TokenRevoked, usual, key, connection);
                 });
             }
         }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub proxy_protocol: bool,
     /// Whether anything is remembered of single peers.
     pub keeps_visitors: bool,
+    /// Whether it is remembered when connections were opened: where somebody may ask.
+    pub keeps_openings: bool,
     pub shed_turn: Option<Duration>,
     /// Whether the CPU time of each turn is measured.
     pub turn_cpu: bool,
@@ -105,6 +107,7 @@ impl Settings {
             trusted_proxies: config.trusted_proxies.clone(),
             proxy_protocol: config.proxy_protocol,
             keeps_visitors,
+            keeps_openings: config.api_key.is_some(),
             shed_turn: plan.shed_turn,
             turn_cpu: config.turn_cpu,
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Flags, Stage},
-    handler::{CloseCode, Handler, Reason},
+    handler::{CloseCode, Ending, Handler, Reason},
     slots::Key,
     wheel::{TICK_MS, Tick},
 };
@@ -115,8 +115,11 @@ impl<H: Handler> Core<H> {
             Stage::Open(_) => {
                 let link = &mut connection.link;
                 link.flags.clear(Flags::SUSPENDED | Flags::RATED);
-                let (_, mut peer) = self.introduce(key, link);
-                peer.close(CloseCode::Away, "server shutting down");
+                let usual = (CloseCode::Away, "server shutting down");
+                let (handler, mut peer) = self.introduce(key, link);
+                let words = handler.farewell(usize::from(peer.link.dialect), Ending::Shutdown);
+                let (code, reason) = words.unwrap_or(usual);
+                peer.close(code, reason);
                 self.uncork_alone(key, connection);
             }
             Stage::Http(None)

@@ -6,6 +6,7 @@
 
 mod certificates;
 mod keys;
+mod publisher;
 mod reload;
 mod ring;
 
@@ -24,12 +25,14 @@ use signal_hook::{
 };
 use thiserror::Error;
 
+pub use publisher::Publisher;
+
 use self::{certificates::Keeper, reload::Reload, ring::KeyRing};
 use crate::{
     config::{Accept, Config, ConfigError, Machine, Plan},
     gate::{Bounds, Gate, Policy, token::KeyError},
     handler::{Handler, Reason},
-    hub::MailBytes,
+    hub::{self, MailBytes},
     mailbox::{Mailbox, Sender},
     metrics::{Labels, REASONS_MAX, Registry},
     reactor::{Listener, MAIL, Mail, Parts, Reactor, Settings, Shutdown, TICKS_PER_SECOND},
@@ -118,6 +121,8 @@ pub struct Server {
     registry: Arc<Registry>,
     shutdown: Shutdown,
     mail: Vec<Sender<Mail>>,
+    mail_bytes: Arc<MailBytes>,
+    hub_limits: hub::Limits,
     threads: Vec<JoinHandle<()>>,
     ended: mpsc::Receiver<(u16, Result<(), ServerError>)>,
 }
@@ -175,11 +180,12 @@ impl Server {
                 close_timeout: config.close_timeout,
             },
             mail: mail.clone(),
+            mail_bytes: Arc::new(MailBytes::new(plan.reactors, config.mail_bytes_max)),
+            hub_limits: hub_limits(config, &plan),
             threads: Vec::with_capacity(plan.reactors),
             ended,
             plan,
         };
-        let mail_bytes = MailBytes::new(server.plan.reactors, config.mail_bytes_max);
         let launch = Launch {
             config: config.clone(),
             plan: server.plan.clone(),
@@ -187,7 +193,8 @@ impl Server {
             gate,
             registry,
             mail: mail.clone(),
-            mail_bytes: Arc::new(mail_bytes),
+            mail_bytes: Arc::clone(&server.mail_bytes),
+            hub_limits: server.hub_limits,
             certificates,
         };
         server.launch(launch, boxes, Arc::new(make), &end)?;
@@ -276,6 +283,11 @@ impl Server {
     /// The counters.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// Publishes from any thread.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(&self.mail, &self.mail_bytes, self.hub_limits, &self.gate)
     }
 
     /// Takes over what can change while a server runs: the certificates, as their files are now,
@@ -394,6 +406,18 @@ fn gate(config: &Config, plan: &Plan, ring: &KeyRing) -> Gate {
     Gate::new(config, bounds, policy, ring.tokens())
 }
 
+/// History may take up half of what all buffers may; what one subscriber missed, half an outbox.
+fn hub_limits(config: &Config, plan: &Plan) -> hub::Limits {
+    let recovery_max = config.recovery_max.unwrap_or(usize::MAX);
+    hub::Limits {
+        channel_name_bytes_max: config.channel_name_bytes_max,
+        subscriptions_max: config.subscriptions_max,
+        recovery_max: u32::try_from(recovery_max).unwrap_or(u32::MAX),
+        recovery_bytes_max: config.outbox_bytes_hard() / 2,
+        history_bytes_max: (plan.buffer_bytes_max / 2 / plan.reactors) as u64,
+    }
+}
+
 fn shut_down(gate: &Gate, mail: &[Sender<Mail>], shutdown: Shutdown) {
     gate.drain();
     for sender in mail {
@@ -410,6 +434,7 @@ struct Launch {
     registry: Arc<Registry>,
     mail: Vec<Sender<Mail>>,
     mail_bytes: Arc<MailBytes>,
+    hub_limits: hub::Limits,
     certificates: Option<Arc<Certificates>>,
 }
 
@@ -460,6 +485,7 @@ impl Launch {
             hand_to,
             reactors: self.mail.clone(),
             mail_bytes: Arc::clone(&self.mail_bytes),
+            hub_limits: self.hub_limits,
             handler: make(&self.registry),
             settings: self.settings.clone(),
             gate: Arc::clone(&self.gate),

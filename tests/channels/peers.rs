@@ -9,8 +9,8 @@ use std::{
 };
 
 use tidemill::{
-    Accept, Config, Failure, Frame, Handler, Incoming, Message, Peer, Publication, Reply, Upgrade,
-    Verdict,
+    Accept, Config, Failure, Frame, Handler, Incoming, Message, Peer, Publication, Reply,
+    ReplyKind, Upgrade, Verdict,
 };
 
 use crate::site::{Guest, Site, config};
@@ -95,22 +95,24 @@ impl Handler for Switchboard {
         reply: Reply,
     ) -> Result<(), Failure> {
         state.is_waiting = false;
-        match reply {
-            Reply::Subscribed { channel, offset } => {
+        let channel = reply.channel;
+        match reply.answer {
+            ReplyKind::Subscribed(subscribed) => {
+                let offset = subscribed.position.offset;
                 peer.send_text(&format!("joined {channel} {offset}"));
             }
-            Reply::Published { channel, offset } => {
-                peer.send_text(&format!("said {channel} {offset}"));
+            ReplyKind::Published(position) => {
+                peer.send_text(&format!("said {channel} {}", position.offset));
             }
             other => peer.send_text(&format!("{other:?}")),
         }
         Ok(())
     }
 
-    fn encode(&mut self, publication: &Publication, dialect: usize) -> Frame {
+    fn encode(&mut self, publication: &Publication, _: &str, dialect: usize) -> Option<Frame> {
         self.encoded.fetch_add(1, Ordering::Relaxed);
         let Message::Text(text) = publication.message() else {
-            return Frame::new(publication.message());
+            return Some(Frame::new(publication.message()));
         };
         assert_ne!(text, "panic", "asked to panic");
         let Publication {
@@ -118,11 +120,12 @@ impl Handler for Switchboard {
         } = publication;
         let publisher = publication.publisher.unwrap();
         let line = format!("{channel} {offset} {publisher}: {text}");
-        if dialect == 1 {
-            Frame::new(Message::Text(&line.to_uppercase()))
+        let line = if dialect == 1 {
+            line.to_uppercase()
         } else {
-            Frame::new(Message::Text(&line))
-        }
+            line
+        };
+        Some(Frame::new(Message::Text(&line)))
     }
 
     fn dialect(&self, state: &State) -> usize {
@@ -222,7 +225,7 @@ fn what_cannot_be_subscribed_to_is_an_error() {
     let (site, _) = start(&config());
     let mut guest = site.enter("/");
     guest.text("join ");
-    let name = "Failure(\"a channel's name has 1 to 200 bytes\")";
+    let name = "Failure(\"the channel's name is empty or too long (TIDEMILL_MAX_CHANNEL_NAME)\")";
     guest.expect(name);
     guest.text(&format!("say {} text", "x".repeat(201)));
     guest.expect(name);
@@ -231,7 +234,8 @@ fn what_cannot_be_subscribed_to_is_an_error() {
         guest.expect(&format!("joined {channel:0>200} 0"));
     }
     guest.text("join one-more");
-    guest.expect("Failure(\"a connection has at most 128 subscriptions\")");
+    let too_many = "the connection has too many subscriptions (TIDEMILL_MAX_SUBSCRIPTIONS)";
+    guest.expect(&format!("Failure(\"{too_many}\")"));
     guest.text(&format!("join {:0>200}", 7));
     guest.expect("Failure(\"already subscribed to this channel\")");
     guest.text(&format!("leave {:0>200}", 7));

@@ -5,8 +5,8 @@ use std::{net::IpAddr, sync::mpsc, time::Duration};
 
 use serde_json::json;
 use tidemill::{
-    Accept, CloseCode, Config, ConnId, Failure, Handler, Incoming, Message, Peer, Reason, Refusal,
-    Response, Upgrade, Verdict,
+    Accept, Caller, CloseCode, Config, ConnId, Failure, Handler, Incoming, Message, Peer, Reason,
+    Refusal, Response, Upgrade, Verdict,
     config::{Network, Secret},
     handler::{Door, Revocation, TokenError},
 };
@@ -94,10 +94,15 @@ impl Handler for App {
         let _ = self.ends.send((code.into(), reason.to_owned()));
     }
 
-    fn request(&mut self, incoming: &Incoming<'_>, _: &[u8]) -> Response {
+    fn request(
+        &mut self,
+        _: &mut Caller<'_>,
+        incoming: &Incoming<'_>,
+        _: &[u8],
+    ) -> tidemill::Answer {
         let subject = incoming.request.path().strip_prefix("/revoke/");
         let Some(subject) = subject else {
-            return Response::new(200).body("text/plain", "plain");
+            return Response::new(200).body("text/plain", "plain").into();
         };
         let revocation = Revocation::Subject {
             subject: subject.into(),
@@ -105,8 +110,10 @@ impl Handler for App {
             at: now(),
         };
         match incoming.revoke(revocation) {
-            Ok(()) => Response::new(200).body("text/plain", "revoked"),
-            Err(error) => Response::new(429).body("text/plain", error.to_string()),
+            Ok(()) => Response::new(200).body("text/plain", "revoked").into(),
+            Err(error) => Response::new(429)
+                .body("text/plain", error.to_string())
+                .into(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::{sync::mpsc, time::Duration};
 
 use tidemill::{
-    Accept, CloseCode, Config, ConnId, Control, Failure, Handler, Incoming, Message, Peer,
-    Response, Upgrade, Verdict,
+    Accept, Answer, Caller, CloseCode, Config, ConnId, Control, Failure, Handler, Incoming,
+    Message, Peer, Response, Upgrade, Verdict,
 };
 
 use crate::{
@@ -104,7 +104,7 @@ impl Probe {
         let _ = self.seen.send((id, seen));
     }
 
-    fn command(&self, peer: &mut Peer<'_>, state: &State, text: &str) -> Result<(), Failure> {
+    fn obey(&self, peer: &mut Peer<'_>, state: &State, text: &str) -> Result<(), Failure> {
         let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         match verb {
             "echo" => peer.send_text(rest),
@@ -185,7 +185,7 @@ impl Handler for Probe {
         match message {
             Message::Text(text) => {
                 self.tell(peer.id(), Seen::Message(text.to_owned()));
-                self.command(peer, state, text)
+                self.obey(peer, state, text)
             }
             Message::Binary(bytes) => {
                 self.tell(peer.id(), Seen::Binary(bytes.len()));
@@ -232,7 +232,7 @@ impl Handler for Probe {
         assert_ne!(state.path, "/panic-at-close", "asked to panic");
     }
 
-    fn request(&mut self, incoming: &Incoming<'_>, body: &[u8]) -> Response {
+    fn request(&mut self, _: &mut Caller<'_>, incoming: &Incoming<'_>, body: &[u8]) -> Answer {
         let request = incoming.request;
         assert_ne!(request.path(), "/panic", "asked to panic");
         let text = format!(
@@ -242,6 +242,8 @@ impl Handler for Probe {
             request.query().unwrap_or("-"),
             String::from_utf8_lossy(body)
         );
-        Response::new(200).body("text/plain", text.into_bytes())
+        Response::new(200)
+            .body("text/plain", text.into_bytes())
+            .into()
     }
 }

@@ -13,6 +13,11 @@
 //! 3. **The grants** of the namespace: `allow_subscribe_for_client` and the like. A proof replaces
 //!    them for subscribing, and only for that.
 //!
+//! A name with a `*` is a pattern: `news.*` stands for all channels that begin with `news.`, and
+//! `news:a.*` for those of a namespace. It can be subscribed to, by who may subscribe to those,
+//! where the namespace has `allow_wildcards`; nothing else can be done with it. Names that ask for
+//! a proof or list users are none of those that it stands for.
+//!
 //! What a proof is, and whether it is genuine, is the dialect's to find out; it never passes on
 //! what it has not verified. How long a name may be is the hub's to say.
 
@@ -20,8 +25,10 @@ mod namespace;
 #[cfg(test)]
 mod table;
 
-pub use namespace::{DEMO, Exposure, Namespace, Namespaces};
+pub use namespace::{Circle, Exposure, Namespace, Namespaces};
 use thiserror::Error;
+
+pub use crate::config::{DEMO, SlowPolicy};
 
 /// By which way somebody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +75,8 @@ pub enum Denied {
     Name,
     #[error("there is no such namespace")]
     UnknownNamespace,
+    #[error("a pattern such as news.* can be subscribed to, where wildcards are allowed")]
+    Pattern,
     #[error("presence or history is not kept in this namespace")]
     NotKept,
     #[error("the namespace is not raw")]
@@ -94,6 +103,12 @@ impl Namespaces {
         }
         let namespace = self.of(channel).ok_or(Denied::UnknownNamespace)?;
         let kind = Kind::of(channel);
+        if let Some(star) = channel.find('*') {
+            let is_allowed = namespace.allow_wildcards && action == Action::Subscribe;
+            if !is_allowed || kind != Kind::Plain || !is_pattern(channel, star) {
+                return Err(Denied::Pattern);
+            }
+        }
         let is_kept = match action {
             Action::Subscribe | Action::Publish => true,
             Action::Presence => namespace.presence || kind == Kind::Presence,
@@ -234,6 +249,11 @@ impl Kind {
             None => Self::Plain,
         }
     }
+}
+
+/// Whether the `*` at `star`, the first one, stands where a pattern has it.
+fn is_pattern(channel: &str, star: usize) -> bool {
+    star + 1 == channel.len() && channel[..star].ends_with(['.', ':'])
 }
 
 const ONE_USER: &str = "#server-to-user-";

@@ -5,7 +5,8 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Action, Asker, Denied, Exposure, Namespace, Namespaces, Via};
+use super::{Action, Asker, Circle, Denied, Exposure, Namespace, Namespaces, Via};
+use crate::config::{Config, NamespaceEntry, NamespaceFlag, SlowPolicy};
 
 const ACTIONS: [(Action, char); 4] = [
     (Action::Subscribe, 's'),
@@ -88,11 +89,39 @@ const NAMED: &str = "
     :chat                -  -  -  -  -  -  -  -  -  -  -  -
 ";
 
+/// With `allow_wildcards` everywhere.
+const PATTERNS: &str = "
+    news.*               s  s  s  s  s  s  s  s  s  s  s  s
+    news.eu.*            s  s  s  s  s  s  s  s  s  s  s  s
+    shut:news.*          -  -  -  -  -  s  -  s  -  -  -  s
+    open:*               -  -  -  s  s  s  -  s  s  -  -  s
+    open:news.*          -  -  -  s  s  s  -  s  s  -  -  s
+    bare:news.*          -  -  -  -  -  s  -  s  -  -  s  s
+    bare:news            p  p  -  -  p  s  -  s  -  p  sp sp
+    *                    -  -  -  -  -  -  -  -  -  -  -  -
+    news*                -  -  -  -  -  -  -  -  -  -  -  -
+    news.*.eu            -  -  -  -  -  -  -  -  -  -  -  -
+    news.**              -  -  -  -  -  -  -  -  -  -  -  -
+    *.*                  -  -  -  -  -  -  -  -  -  -  -  -
+    op*:news             -  -  -  -  -  -  -  -  -  -  -  -
+    *:*                  -  -  -  -  -  -  -  -  -  -  -  -
+    open:ne*             -  -  -  -  -  -  -  -  -  -  -  -
+    $news.*              -  -  -  -  -  -  -  -  -  -  -  -
+    $open:*              -  -  -  -  -  -  -  -  -  -  -  -
+    news#42.*            -  -  -  -  -  -  -  -  -  -  -  -
+    #server-to-user-42.* -  -  -  -  -  -  -  -  -  -  -  -
+    private-news.*       -  -  -  -  -  -  -  -  -  -  -  -
+    private-encrypted-.* -  -  -  -  -  -  -  -  -  -  -  -
+    presence-news.*      -  -  -  -  -  -  -  -  -  -  -  -
+    none:*               -  -  -  -  -  -  -  -  -  -  -  -
+";
+
 fn namespaces(is_loopback_only: bool, has_token_keys: bool) -> Namespaces {
-    Namespaces::new(Exposure {
+    let exposure = Exposure {
         is_loopback_only,
         has_token_keys,
-    })
+    };
+    Namespaces::from_config(&Config::default(), exposure)
 }
 
 fn check(namespaces: &Namespaces, table: &str) {
@@ -154,6 +183,58 @@ fn a_namespace_grants_what_it_says() {
 }
 
 #[test]
+fn a_pattern_is_for_those_who_may_subscribe_to_all_that_it_stands_for() {
+    let mut namespaces = namespaces(true, false);
+    namespaces.unprefixed.allow_wildcards = true;
+    let shut = Namespace {
+        allow_wildcards: true,
+        presence: true,
+        history_size: 10,
+        history_ttl: Duration::from_secs(60),
+        ..Namespace::default()
+    };
+    let open = Namespace {
+        allow_subscribe_for_client: true,
+        allow_publish_for_client: true,
+        allow_presence_for_client: true,
+        allow_history_for_client: true,
+        ..shut.clone()
+    };
+    let bare = Namespace {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        allow_publish_for_subscriber: true,
+        allow_publish_for_anonymous: true,
+        allow_wildcards: true,
+        protected: true,
+        raw: true,
+        ..Namespace::default()
+    };
+    namespaces.insert("shut", shut);
+    namespaces.insert("open", open);
+    namespaces.insert("bare", bare);
+    check(&namespaces, PATTERNS);
+}
+
+#[test]
+fn without_wildcards_a_name_with_a_star_is_nobody_s() {
+    let namespaces = namespaces(true, false);
+    for channel in ["news.*", "demo:*", "n*ws"] {
+        for (asker, (action, _)) in ASKERS
+            .iter()
+            .flat_map(|asker| ACTIONS.map(|it| (asker, it)))
+        {
+            let answer = namespaces.permit(asker, action, channel);
+            assert_eq!(
+                answer,
+                Err(Denied::Pattern),
+                "{asker:?} {action:?} {channel}"
+            );
+        }
+    }
+}
+
+#[test]
 fn each_refusal_says_why() {
     let namespaces = namespaces(false, true);
     let [raw, raw_user, nobody, user, ..] = ASKERS;
@@ -167,6 +248,7 @@ fn each_refusal_says_why() {
         (ASKERS[8], Action::Publish, "chat", Denied::NotAllowed),
         (raw, Action::Subscribe, "demo:x", Denied::NotRaw),
         (raw_user, Action::Subscribe, "$x", Denied::Unproven),
+        (user, Action::Subscribe, "news.*", Denied::Pattern),
         (raw, Action::Subscribe, "", Denied::Name),
         (ASKERS[11], Action::Publish, "a\u{1}", Denied::Name),
     ];
@@ -189,8 +271,87 @@ fn the_program_itself_is_not_asked() {
     }
 }
 
+#[test]
+fn a_configuration_changes_what_it_names_and_adds_what_is_new() {
+    let exposure = Exposure {
+        is_loopback_only: false,
+        has_token_keys: false,
+    };
+    let entry = |name: &str| NamespaceEntry::new(name);
+    let config = Config {
+        history_size: 20,
+        history_ttl: Duration::from_secs(30),
+        namespaces: vec![
+            entry("").with(NamespaceFlag::AllowPublishForAnonymous, true),
+            NamespaceEntry {
+                slow_policy: Some(SlowPolicy::Drop),
+                ..entry("chat").history(7, Duration::from_secs(9))
+            }
+            .with(NamespaceFlag::ForceRecovery, true),
+            NamespaceEntry {
+                is_off: true,
+                ..entry("demo")
+            },
+        ],
+        ..Config::default()
+    };
+    let namespaces = Namespaces::from_config(&config, exposure);
+    let built_in = Namespaces::from_config(&Config::default(), exposure);
+    let names: Vec<&str> = namespaces.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["", "chat"]);
+    let chat = Namespace {
+        history_size: 7,
+        history_ttl: Duration::from_secs(9),
+        force_recovery: true,
+        slow_policy: SlowPolicy::Drop,
+        ..Namespace::default()
+    };
+    assert_eq!(namespaces.of("chat:x"), Some(&chat));
+    let unprefixed = Namespace {
+        allow_publish_for_anonymous: true,
+        history_size: 20,
+        history_ttl: Duration::from_secs(30),
+        ..built_in.unprefixed.clone()
+    };
+    assert_eq!(namespaces.unprefixed, unprefixed);
+    assert!(!built_in.unprefixed.allow_publish_for_anonymous);
+    assert!(built_in.of("demo:x").is_some_and(Namespace::keeps_history));
+}
+
+#[test]
+fn every_flag_of_an_entry_changes_a_flag_of_its_own() {
+    let exposure = Exposure {
+        is_loopback_only: true,
+        has_token_keys: false,
+    };
+    let with = |flag: Option<NamespaceFlag>| {
+        let mut entry = NamespaceEntry::new("x");
+        if let Some(flag) = flag {
+            entry = entry.with(flag, true);
+        }
+        let config = Config {
+            namespaces: vec![entry],
+            ..Config::default()
+        };
+        let namespaces = Namespaces::from_config(&config, exposure);
+        namespaces.of("x:").cloned().unwrap_or_default()
+    };
+    assert_eq!(with(None), Namespace::default());
+    let mut seen = Vec::new();
+    for (key, flag) in NamespaceFlag::ALL {
+        let namespace = with(Some(flag));
+        assert_ne!(namespace, Namespace::default(), "{key}");
+        assert!(
+            format!("{namespace:?}").contains(&format!("{key}: true")),
+            "{key}"
+        );
+        assert!(!seen.contains(&namespace), "{key}");
+        seen.push(namespace);
+    }
+}
+
 fn any_namespace() -> impl Strategy<Value = Namespace> {
-    any::<[bool; 16]>().prop_map(|flags| Namespace {
+    any::<[bool; 21]>().prop_map(|flags| Namespace {
         allow_subscribe_for_client: flags[0],
         allow_subscribe_for_anonymous: flags[1],
         allow_publish_for_client: flags[2],
@@ -208,10 +369,16 @@ fn any_namespace() -> impl Strategy<Value = Namespace> {
         history_ttl: Duration::from_secs(1),
         raw: flags[14],
         protected: flags[15],
+        allow_wildcards: flags[16],
+        join_leave: flags[17],
+        force_push_join_leave: flags[18],
+        force_positioning: flags[19],
+        force_recovery: flags[20],
+        slow_policy: SlowPolicy::Close,
     })
 }
 
-const CHANNELS: [&str; 10] = [
+const CHANNELS: [&str; 12] = [
     "chat",
     "private-x",
     "presence-x",
@@ -222,9 +389,38 @@ const CHANNELS: [&str; 10] = [
     "x#42",
     "x#7",
     "#server-to-user-7",
+    "chat.*",
+    "private-x.*",
 ];
 
 proptest! {
+    /// What is said of a namespace is what holds in it.
+    #[test]
+    fn a_circle_is_who_may(
+        namespace in any_namespace(),
+        user in prop::option::of(prop::sample::select(&["", "42"][..])),
+        is_subscribed in any::<bool>(),
+        (action, _) in prop::sample::select(&ACTIONS[..]),
+    ) {
+        let mut namespaces = namespaces(true, false);
+        let namespace = Namespace {
+            presence: true,
+            history_size: 1,
+            ..namespace
+        };
+        namespaces.unprefixed = namespace.clone();
+        let asker = Asker { via: Via::Native, user, is_proven: false, is_subscribed };
+        let is_user = user == Some("42");
+        let expected = match namespace.who(action) {
+            Circle::Everybody => true,
+            Circle::Users => is_user,
+            Circle::Subscribers => is_subscribed,
+            Circle::SubscribedUsers => is_user && is_subscribed,
+            Circle::Nobody => false,
+        };
+        prop_assert_eq!(namespaces.permit(&asker, action, "chat").is_ok(), expected);
+    }
+
     #[test]
     fn no_grant_opens_what_a_name_closes(
         namespace in any_namespace(),
@@ -238,11 +434,14 @@ proptest! {
         namespaces.unprefixed = namespace.clone();
         let asker = Asker { via, user, is_proven, is_subscribed };
         let may = |asker: &Asker<'_>| namespaces.permit(asker, action, channel).is_ok();
-        let is_closed = channel != "chat" && channel != "x#42" || namespace.protected;
+        let is_closed = !["chat", "x#42", "chat.*"].contains(&channel) || namespace.protected;
         let shows_proof = is_proven && via != Via::Raw;
         if may(&asker) {
             let was_let_in = is_subscribed && action != Action::Subscribe;
             prop_assert!(!is_closed || shows_proof || was_let_in);
+            let is_pattern = channel.contains('*');
+            prop_assert!(!is_pattern || action == Action::Subscribe && namespace.allow_wildcards);
+            prop_assert!(!is_pattern || channel == "chat.*");
             prop_assert!(namespace.raw || matches!(via, Via::Native | Via::Pusher));
             let is_opaque = ["private-encrypted-x", "#server-to-user-7"].contains(&channel);
             prop_assert!(!is_opaque || action != Action::Publish);

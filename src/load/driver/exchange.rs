@@ -4,7 +4,7 @@ use std::{collections::VecDeque, io};
 
 use super::{Awaited, Connection, Core, End, Ends, Probe, READS_MAX, Stage, Until};
 use crate::{
-    load::frames::{PING, stamp},
+    load::frames::{PING, Stamp},
     protocol::{Event, Input, Message, State, frame::Control},
     slots::Key,
     transport::Received,
@@ -178,11 +178,9 @@ impl Core {
     fn message(&mut self, message: Message<'_>, key: Key, connection: &mut Connection) -> bool {
         if let Awaited::Publications { by } = self.awaited
             && by != Some(key)
-            && let Some((planned, sent)) = stamp(message.as_bytes())
+            && let Some(stamp) = Stamp::of(message.as_bytes())
         {
-            self.findings.messages.record(planned, sent, self.now);
-            self.tally.messages_received.add(1);
-            self.tally.answered_last.set(self.now);
+            self.copy(stamp, key);
             return false;
         }
         let is_awaited = matches!(
@@ -195,6 +193,26 @@ impl Core {
         }
         self.tally.messages_other.add(1);
         false
+    }
+
+    /// A subscriber's copy of a publication. One that comes twice, or after a later one, is not
+    /// what was waited for; what is missing is counted at the end.
+    fn copy(&mut self, stamp: Stamp, key: Key) {
+        let slot = key.slot as usize;
+        if self.heard.len() <= slot {
+            self.heard.resize(slot + 1, 0);
+        }
+        if stamp.number < self.heard[slot] {
+            let kind = "publications that came twice, or after a later one";
+            self.findings.errors.add(kind, 1);
+            self.tally.messages_other.add(1);
+            return;
+        }
+        self.heard[slot] = stamp.number.saturating_add(1);
+        let Stamp { planned, sent, .. } = stamp;
+        self.findings.messages.record(planned, sent, self.now);
+        self.tally.messages_received.add(1);
+        self.tally.answered_last.set(self.now);
     }
 
     /// Matches an answer with the oldest message that waits for one.
@@ -252,9 +270,18 @@ impl Core {
         }
     }
 
-    /// Publishes one message.
-    pub(super) fn publish(&mut self, planned: u64, connection: &mut Connection) -> Result<(), End> {
-        let frame = self.frames.publication(planned, self.now);
+    /// Publishes message number `number`.
+    pub(super) fn publish(
+        &mut self,
+        number: u64,
+        planned: u64,
+        connection: &mut Connection,
+    ) -> Result<(), End> {
+        let frame = self.frames.publication(Stamp {
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            planned,
+            sent: self.now,
+        });
         self.tally.messages_sent.add(1);
         self.say(&frame, connection)
     }

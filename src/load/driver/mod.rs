@@ -121,6 +121,8 @@ struct Core {
     opening: usize,
     /// Messages or pings sent, and not answered.
     outstanding: usize,
+    /// Of each subscriber, by its slot, the number of the publication that may come next.
+    heard: Vec<u32>,
     /// What counts as an answer now.
     awaited: Awaited,
     /// What the end of a connection means now.
@@ -241,6 +243,7 @@ impl Driver {
             ready: Vec::new(),
             opening: 0,
             outstanding: 0,
+            heard: Vec::new(),
             awaited: Awaited::Nothing,
             ends: Ends::Untimely,
             is_cut: false,

@@ -221,7 +221,11 @@ impl Driver {
                 began,
                 planned,
                 ..
-            } => Some(core.publishing_time(began, planned).min(until)),
+            } => Some(match core.publishing_time(began, planned) {
+                // A closed loop goes on when copies arrive.
+                time if time <= core.now && !self.may_publish(planned) => until,
+                time => time.min(until),
+            }),
             Task::Open { began, next, end } => {
                 let first = core.plan.connections_of(core.thread).start;
                 (next < end && core.opening < self.opening_max())
@@ -401,9 +405,14 @@ impl Driver {
         if self.core.now >= until || at >= until || !self.connections.contains(by) {
             return Step::Done;
         }
-        if at > self.core.now {
+        if at > self.core.now || !self.may_publish(planned) {
             return Step::Wait;
         }
+        // Without a plan it is sent as soon as it may be.
+        let at = match self.core.plan.options.pace {
+            Pace::Open { .. } => at,
+            Pace::Closed { .. } => self.core.now,
+        };
         self.task = Task::Publish {
             until,
             began,
@@ -411,8 +420,21 @@ impl Driver {
             by,
         };
         self.look_at_clock();
-        self.visit(by, |core, _, connection| core.publish(at, connection));
+        self.visit(by, |core, _, connection| {
+            core.publish(planned, at, connection)
+        });
         Step::More
+    }
+
+    /// In a closed loop, whether so few publications are under way that another one may be: the
+    /// older ones have reached all subscribers, which are on this thread.
+    fn may_publish(&self, published: u64) -> bool {
+        let Pace::Closed { depth } = self.core.plan.options.pace else {
+            return true;
+        };
+        let subscribers = (self.connections.len() as u64).saturating_sub(1);
+        let settled = (published + 1).saturating_sub(depth as u64);
+        self.core.tally.messages_received.load() >= settled * subscribers
     }
 
     fn step_probe(&mut self) -> Step {

@@ -209,6 +209,8 @@ reasons! {
     Forwarded 400 "forwarded"
         "expected X-Forwarded-For and Forwarded to name the same client",
     ProxyHeader 400 "proxy_header" "expected the PROXY protocol, version 1 or 2",
+    ChannelName 400 "channel_name"
+        "expected the name of a channel, percent-encoded, not empty and not too long",
     ApiKey 401 "api_key" "expected the API key in X-API-Key",
     TokenMissing 401 "token_missing" "expected a token",
     TokenMalformed 401 "token_malformed" "the token is malformed",
@@ -222,6 +224,7 @@ reasons! {
     TokenRevoked 401 "token_revoked" "the token was revoked",
     ApiOff 403 "api_off" "the API is off on this server",
     Origin 403 "origin" "this origin is not allowed",
+    Channel 403 "channel" "this channel may not be reached this way",
     UnknownPath 404 "unknown_path" "there is nothing at this path",
     Method 405 "method" "expected a method that the Allow header lists",
     HandshakeTimeout 408 "handshake_timeout" "expected the whole request sooner",

@@ -1,19 +1,13 @@
-//! The server API: `POST /api/{method}` with a JSON body and `X-API-Key`, for the servers behind an
-//! application. Answers are `{"result":…}` or `{"error":{"code":…,"message":…}}`.
+//! `revoke`: refuses tokens before they expire.
+//!
+//! It is older than the other methods: what is wrong with a request shows in the status, too.
 
 use serde_json::{Value, json};
 
 use crate::{
-    config::Config,
-    handler::{Incoming, KeyCheck, Reason, Refusal, Response, Revocation},
+    handler::{Incoming, Response, Revocation},
     sys,
 };
-
-/// Answers to the server API.
-#[derive(Debug)]
-pub struct Api {
-    has_admin: bool,
-}
 
 /// What went wrong, by the numbers that this API's clients know.
 #[derive(Clone, Copy, Debug)]
@@ -22,32 +16,11 @@ enum Fault {
     TooMany(&'static str),
 }
 
-impl Api {
-    pub fn new(config: &Config) -> Self {
-        Self {
-            has_admin: !config.admin_listen.is_empty(),
-        }
-    }
-
-    /// Answers a request for `/api/` and `method`.
-    pub fn answer(&self, method: &str, incoming: &Incoming<'_>, body: &[u8]) -> Response {
-        // With an admin listener, the API is only there.
-        let is_here = incoming.is_admin() || !self.has_admin;
-        if !is_here || method != "revoke" {
-            return Refusal::from(Reason::UnknownPath).response();
-        }
-        if incoming.request.method() != "POST" {
-            return Refusal::method_not_allowed("POST").response();
-        }
-        match incoming.api_key() {
-            KeyCheck::Right => {}
-            KeyCheck::Off => return Refusal::from(Reason::ApiOff).response(),
-            KeyCheck::Wrong => return Refusal::from(Reason::ApiKey).response(),
-        }
-        match revoke(incoming, body) {
-            Ok(result) => json_response(200, &json!({ "result": result })),
-            Err(fault) => fault.response(),
-        }
+/// Answers `POST /api/revoke`.
+pub fn answer(incoming: &Incoming<'_>, body: &[u8]) -> Response {
+    match revoke(incoming, body) {
+        Ok(result) => json_response(200, &json!({ "result": result })),
+        Err(fault) => fault.response(),
     }
 }
 
