@@ -98,7 +98,7 @@ python_environment() {
 NODE_PINS=(tests/clients/node/package.json tests/clients/node/package-lock.json)
 
 wanted_node() {
-  echo "$SUITE/node: $(sed -n 's/^ *"\(ws\|wscat\)": "\(.*\)".*/\1==\2/p' "${NODE_PINS[0]}" |
+  echo "$SUITE/node: $(sed -n 's/^ *"\(centrifuge\|ws\|wscat\)": "\(.*\)".*/\1==\2/p' "${NODE_PINS[0]}" |
     tr '\n' ' ')$(already node)"
 }
 ready_node() { current node "$(node --version 2>/dev/null)" "${NODE_PINS[@]}"; }

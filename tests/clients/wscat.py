@@ -1,7 +1,8 @@
 """Types into wscat at a terminal, as the README shows, and compares what appears.
 
-    wscat.py WSCAT ARGUMENT...
+    wscat.py [--pair] WSCAT ARGUMENT...
 
+With --pair it is two terminals, who hear each other; what the first shows is printed.
 A pseudo-terminal rather than a pipe: only there does wscat show its prompt.
 """
 
@@ -56,15 +57,39 @@ class Terminal:
         os.waitpid(self.process, 0)
 
 
-def main() -> None:
-    terminal = Terminal(*sys.argv[1:])
+def connect(*command: str) -> Terminal:
+    terminal = Terminal(*command)
     terminal.expect("Connected (press CTRL+C to quit)")
+    return terminal
+
+
+def alone(*command: str) -> None:
+    terminal = connect(*command)
     terminal.expect(WELCOME)
     terminal.type("hello there\r")
     terminal.expect("> hello there")
     terminal.expect("< hello there")
     terminal.interrupt()
     print("Connected", WELCOME, "> hello there", "< hello there", sep="\n")
+
+
+def pair(*command: str) -> None:
+    here, there = connect(*command), connect(*command)
+    here.type("hello from here\r")
+    there.expect("< hello from here")
+    there.type("hello from there\r")
+    here.expect("> hello from here")
+    here.expect("< hello from there")
+    for terminal in (here, there):
+        terminal.interrupt()
+    print("Connected", "> hello from here", "< hello from there", sep="\n")
+
+
+def main() -> None:
+    if sys.argv[1] == "--pair":
+        pair(*sys.argv[2:])
+    else:
+        alone(*sys.argv[1:])
 
 
 if __name__ == "__main__":
