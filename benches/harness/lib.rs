@@ -8,6 +8,7 @@
 
 pub mod churn;
 pub mod exchange;
+pub mod fanout;
 pub mod folder;
 #[cfg(feature = "tls")]
 pub mod gate;

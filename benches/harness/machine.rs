@@ -19,14 +19,24 @@ pub fn leave_unpinned() {
 /// # Errors
 /// A core that this machine, or this container, does not have.
 pub fn pin_to_core(core: usize) -> io::Result<()> {
+    pin_to_cores(&[core])
+}
+
+/// The same with more than one core.
+///
+/// # Errors
+/// This machine, or this container, has none of them.
+pub fn pin_to_cores(cores: &[usize]) -> io::Result<()> {
     if UNPINNED.load(Ordering::Relaxed) {
         return Ok(());
     }
     // SAFETY: a zeroed set is an empty one; it lives through the call.
     let result = unsafe {
-        let mut cores: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut cores);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &cores)
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for core in cores {
+            libc::CPU_SET(*core, &mut set);
+        }
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set)
     };
     if result == 0 {
         Ok(())

@@ -79,7 +79,7 @@ pub trait Client {
 /// The server ends, a message is lost or changed.
 pub fn of_client(
     server: &Server,
-    mut client: Box<dyn Client>,
+    mut client: Box<dyn Client + '_>,
     duration: Duration,
 ) -> io::Result<Measurement> {
     let cpu_before = server.settle()?;

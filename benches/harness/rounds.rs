@@ -21,16 +21,32 @@ pub fn in_turns<T>(
     servers: &[&Kind],
     mut turn: impl FnMut(usize, &Kind) -> io::Result<(T, String)>,
 ) -> io::Result<Vec<Rounds<T>>> {
-    let none = |kind: &&Kind| Rounds {
-        server: kind.name.clone(),
+    let names: Vec<_> = servers.iter().map(|kind| kind.name.clone()).collect();
+    in_rotation(name, rounds, &names, |round, index| {
+        turn(round, servers[index])
+    })
+}
+
+/// The same for what is known by name and place, whatever it is.
+///
+/// # Errors
+/// The first one of a turn.
+pub fn in_rotation<T>(
+    name: &str,
+    rounds: usize,
+    names: &[String],
+    mut turn: impl FnMut(usize, usize) -> io::Result<(T, String)>,
+) -> io::Result<Vec<Rounds<T>>> {
+    let none = |name: &String| Rounds {
+        server: name.clone(),
         rounds: Vec::new(),
     };
-    let mut results: Vec<_> = servers.iter().map(none).collect();
+    let mut results: Vec<_> = names.iter().map(none).collect();
     for round in 0..rounds {
-        for place in 0..servers.len() {
-            let index = (round + place) % servers.len();
-            let (result, said) = turn(round, servers[index])?;
-            eprintln!("{name} round {} {}: {said}", round + 1, servers[index].name);
+        for place in 0..names.len() {
+            let index = (round + place) % names.len();
+            let (result, said) = turn(round, index)?;
+            eprintln!("{name} round {} {}: {said}", round + 1, names[index]);
             results[index].rounds.push(result);
         }
     }

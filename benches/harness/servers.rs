@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::machine::{self, ProcessClock};
 use crate::socket::{self, Credentials, Endpoint, PATIENCE};
 
-/// The core that every server is pinned to.
+/// The core that a server is pinned to unless its kind says more.
 pub const SERVER_CORE: usize = 0;
 /// The core that the client is pinned to.
 pub const CLIENT_CORE: usize = 1;
@@ -29,6 +29,7 @@ pub struct Kind {
     /// Certificate and key of a server that speaks TLS only.
     secured_with: Option<[PathBuf; 2]>,
     credentials: Credentials,
+    cores: &'static [usize],
 }
 
 #[derive(Clone, Debug)]
@@ -92,7 +93,14 @@ impl Kind {
             start,
             secured_with: None,
             credentials: Credentials::default(),
+            cores: &[SERVER_CORE],
         }
+    }
+
+    /// The same server on other cores than [`SERVER_CORE`].
+    pub fn on(mut self, cores: &'static [usize]) -> Self {
+        self.cores = cores;
+        self
     }
 
     /// The same server over TLS. One of this package takes the files as arguments.
@@ -216,11 +224,12 @@ impl Server {
     fn launch(kind: &Kind, visit: impl FnMut(&Endpoint) -> io::Result<()>) -> io::Result<Self> {
         let (mut command, address) = kind.command()?;
         command.stdin(Stdio::null());
+        let cores = kind.cores;
         // SAFETY: both are plain system calls, which a forked child may make.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
                 machine::die_with_parent()?;
-                machine::pin_to_core(SERVER_CORE)
+                machine::pin_to_cores(cores)
             });
         }
         let child = command.spawn()?;

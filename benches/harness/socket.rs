@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -58,7 +58,7 @@ pub struct Endpoint {
     pub request: Vec<u8>,
 }
 
-/// What a request for `/echo` has that not every server wants.
+/// What a request has that not every server wants.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
     /// Behind the path, `?` included.
@@ -70,9 +70,14 @@ pub struct Credentials {
 impl Endpoint {
     /// The endpoint `/echo` of a server.
     pub fn new(address: SocketAddr, credentials: &Credentials) -> Self {
+        Self::at(address, "/echo", credentials)
+    }
+
+    /// Any other endpoint of a server.
+    pub fn at(address: SocketAddr, path: &str, credentials: &Credentials) -> Self {
         let Credentials { query, headers } = credentials;
         let request = format!(
-            "GET /echo{query} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+            "GET {path}{query} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
              Connection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\
              {headers}\r\n"
         );
@@ -327,6 +332,21 @@ impl Epoll {
             ))),
             ready => Ok(ready),
         }
+    }
+
+    /// The same without sleeping, so that nobody has to wake this thread.
+    ///
+    /// # Errors
+    /// Those of [`Self::wait`].
+    pub fn spin(&mut self) -> io::Result<usize> {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE {
+            match self.poll(0)? {
+                0 => std::hint::spin_loop(),
+                ready => return Ok(ready),
+            }
+        }
+        self.wait()
     }
 
     /// Waits for edges for at most `timeout`, to the nanosecond, and returns how many there are.

@@ -33,6 +33,17 @@ pub fn of_workload(
         Load::Echo { .. } => "msgs/s",
         Load::Churn { .. } => "conns/s",
     };
+    of_measurements(workload.title, unit, servers, baseline, format)
+}
+
+/// The same table of anything measured, `unit` being what was counted, a second.
+pub fn of_measurements(
+    title: &str,
+    unit: &str,
+    servers: &[Rounds<Measurement>],
+    baseline: &str,
+    format: Format,
+) -> String {
     let to_baseline = format!("to {baseline}");
     let header = [
         "server",
@@ -51,7 +62,7 @@ pub fn of_workload(
     let baseline = servers.iter().find(|server| server.server == baseline);
     let mut rows = vec![header.map(str::to_owned)];
     rows.extend(servers.iter().map(|server| row(server, baseline)));
-    let mut text = report::headline(workload.title, format);
+    let mut text = report::headline(title, format);
     text.push_str(&report::table(&rows, format));
     let remarks: Vec<_> = servers.iter().flat_map(remarks).collect();
     if !remarks.is_empty() {
@@ -72,16 +83,10 @@ fn row(server: &Rounds<Measurement>, baseline: Option<&Rounds<Measurement>>) -> 
     let rate = median(server.rounds.iter().map(Measurement::rate).collect());
     let latency = merged(&server.rounds);
     let us = |quantile| format!("{:.1}", latency.value_at_quantile(quantile) as f64 / 1000.0);
-    let to_baseline = baseline.map(|other| cpu_ns / self::quietest(&other.rounds).cpu_ns());
-    let median_ratio = baseline.map(|other| {
-        let pairs = server.rounds.iter().zip(&other.rounds);
-        median(
-            pairs
-                .map(|(ours, other)| ours.cpu_ns() / other.cpu_ns())
-                .collect(),
-        )
-    });
-    let ratio = |ratio: Option<f64>| ratio.map_or("-".into(), |ratio| format!("{ratio:.3}"));
+    let [to_baseline, median_ratio] = match baseline.map(|other| ratios(server, other)) {
+        Some(ratios) => ratios.map(|ratio| format!("{ratio:.3}")),
+        None => ["-".into(), "-".into()],
+    };
     let [server_busy, client_busy] = quietest.busy.map(|busy| busy * 100.0);
     [
         server.server.clone(),
@@ -96,9 +101,19 @@ fn row(server: &Rounds<Measurement>, baseline: Option<&Rounds<Measurement>>) -> 
         us(0.5),
         us(0.99),
         us(0.999),
-        ratio(to_baseline),
-        ratio(median_ratio),
+        to_baseline,
+        median_ratio,
         format!("{server_busy:.0}/{client_busy:.0} %"),
+    ]
+}
+
+/// CPU to another server's: of the quietest rounds, and the median within the rounds.
+pub fn ratios(server: &Rounds<Measurement>, other: &Rounds<Measurement>) -> [f64; 2] {
+    let pairs = server.rounds.iter().zip(&other.rounds);
+    let within = pairs.map(|(ours, theirs)| ours.cpu_ns() / theirs.cpu_ns());
+    [
+        quietest(&server.rounds).cpu_ns() / quietest(&other.rounds).cpu_ns(),
+        median(within.collect()),
     ]
 }
 

@@ -97,7 +97,9 @@ pub fn remark<'a>(mut all: impl Iterator<Item = &'a Weather>) -> &'static str {
     }
 }
 
-fn merged<'a>(mut histograms: impl Iterator<Item = &'a Histogram<u64>>) -> Histogram<u64> {
+pub(crate) fn merged<'a>(
+    mut histograms: impl Iterator<Item = &'a Histogram<u64>>,
+) -> Histogram<u64> {
     let mut all = histograms
         .next()
         .expect("a report follows a round at least")
