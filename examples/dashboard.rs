@@ -9,7 +9,7 @@
 //! The second line shows, for as long as it runs:
 //!
 //! ```text
-//! {"time":1766000000,"cpu_percent":12.5,"memory_used_bytes":2147483648,"memory_bytes":8589934592,"connections":1}
+//! < {"time":1766000000,"cpu_percent":12.5,"memory_used_bytes":2147483648,"memory_bytes":…
 //! ```
 //!
 //! A page gets the same by the native protocol, from any Centrifugo SDK: `metrics` is a channel

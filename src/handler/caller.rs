@@ -104,8 +104,7 @@ impl Caller<'_> {
 
     /// What the namespace of a channel says; nothing is kept where there is no such namespace.
     pub fn options(&self, channel: &str) -> Options {
-        let namespace = self.namespaces().of(channel);
-        namespace.map(options_of).unwrap_or_default()
+        options_of(self.namespaces(), channel)
     }
 
     /// Publishes; the home's answer comes to this request.

@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use super::{
-    Claims, ConnId, KeyCheck, OriginList, Refusal, Request, Response, Revocation, RevocationsFull,
+    Claims, ConnId, KeyCheck, Namespaces, OriginList, Refusal, Request, Response, Revocation,
+    RevocationsFull,
 };
 use crate::{
     connection::{Flags, Link, Visitors},
@@ -53,6 +54,11 @@ impl Incoming<'_> {
     /// `None` when it has none, which the door then allowed.
     pub fn claims(&self) -> Option<&Claims> {
         self.claims
+    }
+
+    /// What the namespaces say: who may do what, and what is kept.
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.visitors.gate().namespaces
     }
 
     /// Compares the `X-API-Key` header with `TIDEMILL_API_KEY`.

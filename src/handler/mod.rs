@@ -334,13 +334,17 @@ pub enum Ending {
     TokenRevoked,
 }
 
-/// What the home of a channel must know of the channel's namespace.
-pub(crate) fn options_of(namespace: &Namespace) -> Options {
+/// What the home of a channel must know of the channel's namespace. Nothing is kept where there is
+/// no such namespace.
+pub(crate) fn options_of(namespaces: &Namespaces, channel: &str) -> Options {
+    let Some(namespace) = namespaces.of(channel) else {
+        return Options::default();
+    };
     let ttl_ticks = namespace.history_ttl.as_millis() / u128::from(TICK_MS);
     Options {
         history_size: namespace.history_size,
         history_ttl: hub::Tick::try_from(ttl_ticks).unwrap_or(hub::Tick::MAX / 4),
-        presence: namespace.presence,
+        presence: namespaces.keeps_presence(channel),
         join_leave: namespace.join_leave,
         wildcards: namespace.allow_wildcards,
         drops_slow: namespace.slow_policy == SlowPolicy::Drop,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     connection::{Cork, Flags, Held, Link, Stage, Visitors},
-    hub::Share,
+    hub::{Share, is_reserved},
     metrics::Block,
     protocol::{frame::Control as ControlCode, session::State},
     sys,
@@ -60,6 +60,7 @@ impl Peer<'_> {
     pub fn authenticate(&mut self, token: &str) -> Result<Claims, TokenError> {
         let time = sys::unix_seconds();
         let claims = self.visitors.gate().tokens.verify(token, time)?;
+        let claims = claims.for_connection()?;
         let slot = self.id.key().slot;
         let before = self.identity().and_then(|identity| identity.subject);
         if before != claims.subject.as_deref()
@@ -186,8 +187,7 @@ impl Peer<'_> {
 
     /// What the namespace of a channel says; nothing is kept where there is no such namespace.
     pub fn options(&self, channel: &str) -> Options {
-        let namespace = self.namespaces().of(channel);
-        namespace.map(options_of).unwrap_or_default()
+        options_of(self.namespaces(), channel)
     }
 
     /// Subscribes to a channel. [`Handler::reply`](super::Handler::reply) gets the answer of the
@@ -208,18 +208,22 @@ impl Peer<'_> {
     /// # Errors
     /// As [`Peer::subscribe`].
     pub fn subscribe_with(&mut self, subscribe: Subscribe<'_>) -> Result<(), SubscribeError> {
+        if is_reserved(subscribe.channel) {
+            return Err(SubscribeError::Name);
+        }
         self.hub.subscribe(self.id, subscribe)
     }
 
     /// Ends a subscription: nothing more of the channel is sent to the peer, nor is a subscription
     /// answered that was not yet. `false` when there was none.
     pub fn unsubscribe(&mut self, channel: &str) -> bool {
-        self.hub.unsubscribe(self.id, channel)
+        // What is addressed to its user is not the peer's to give up.
+        !is_reserved(channel) && self.hub.unsubscribe(self.id, channel)
     }
 
     /// Whether the peer is subscribed to a channel, or has asked to be.
     pub fn is_subscribed(&self, channel: &str) -> bool {
-        self.hub.is_subscribed(self.id.key().slot, channel)
+        !is_reserved(channel) && self.hub.is_subscribed(self.id.key().slot, channel)
     }
 
     /// The channels that the peer is subscribed to or has asked for, each with the mark that it was
@@ -247,6 +251,9 @@ impl Peer<'_> {
     /// # Errors
     /// As [`Peer::publish`].
     pub fn publish_with(&mut self, publish: Publish<'_>) -> Result<(), PublishError> {
+        if is_reserved(publish.channel) {
+            return Err(PublishError::Name);
+        }
         self.hub.publish(Publish {
             publisher: Some(self.id),
             asker: Some(self.id),

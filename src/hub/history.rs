@@ -199,7 +199,6 @@ impl Shelf {
         self.bytes + bytes <= self.max
     }
 
-    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -54,6 +54,11 @@ impl<A: Address> Homes<A> {
         self.followed
     }
 
+    /// What all that is kept costs, in bytes.
+    pub fn history_bytes(&self) -> u64 {
+        self.shelf.bytes()
+    }
+
     /// A subscription begins, with all that the subscriber has missed.
     pub fn subscribe(&mut self, enrolment: Enrolment<A>, now: Tick, post: &mut Post<A>) {
         let Enrolment {

@@ -260,7 +260,10 @@ impl<A: Address> Share<A> {
 
     /// Gives up what has been kept for long enough, in at most about `budget` steps.
     pub fn expire(&mut self, now: Tick, budget: usize) {
-        self.homes.expire(now, budget);
+        if self.next_expiry().is_some_and(|due| due <= now) {
+            self.homes.expire(now, budget);
+            self.count();
+        }
     }
 
     /// When [`Share::expire`] has something to do.
@@ -389,6 +392,7 @@ impl<A: Address> Share<A> {
     }
 
     fn count(&self) {
+        self.block.history_bytes.set(self.homes.history_bytes());
         self.block.channels.set(self.homes.followed() as u64);
         self.block.subscriptions.set(self.subscribers.len() as u64);
     }

@@ -265,12 +265,9 @@ impl<H: Handler> Core<H> {
         };
         match found.find() {
             Some(token) if policy.takes_tokens() => {
-                let claims = self
-                    .gate
-                    .tokens
-                    .verify(token, sys::unix_seconds())
-                    .map_err(untrusted)?;
-                Ok(Some(claims))
+                let claims = self.gate.tokens.verify(token, sys::unix_seconds());
+                let claims = claims.and_then(Claims::for_connection);
+                claims.map(Some).map_err(untrusted)
             }
             None if door.token == TokenDoor::Asked && policy.token_is_required() => {
                 Err(Reason::TokenMissing)
@@ -322,7 +319,7 @@ fn untrusted(error: TokenError) -> Reason {
         TokenError::Expired => Reason::TokenExpired,
         TokenError::NotYet => Reason::TokenEarly,
         TokenError::Issuer => Reason::TokenIssuer,
-        TokenError::Audience => Reason::TokenAudience,
+        TokenError::Audience | TokenError::Purpose => Reason::TokenAudience,
         TokenError::Revoked => Reason::TokenRevoked,
         TokenError::NoKeys => Reason::TokenKeys,
     }

@@ -62,8 +62,7 @@ impl Publisher {
         if channel.contains(char::is_control) {
             return Err(PublishError::Name);
         }
-        let namespace = self.0.gate.namespaces.of(channel);
-        let options = namespace.map(options_of).unwrap_or_default();
+        let options = options_of(&self.0.gate.namespaces, channel);
         self.post(Publish::new(channel, options, payload))
     }
 

@@ -4,105 +4,30 @@
 'use strict';
 
 const assert = require('node:assert/strict');
-const { execFile, spawn } = require('node:child_process');
+const { execFile } = require('node:child_process');
 const { once } = require('node:events');
 const fs = require('node:fs/promises');
 const os = require('node:os');
 const path = require('node:path');
 const { after, before, test } = require('node:test');
 const { promisify } = require('node:util');
-const { WebSocket, WebSocketServer } = require('ws');
+const { WebSocketServer } = require('ws');
 const { start } = require('../clients/node/server.js');
+const { launch, open } = require('./browser.js');
 
-const BROWSER = process.env.SUITE_BROWSER || 'chromium';
-const FLAGS = ['--headless=new', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage',
-  '--no-first-run', '--disable-background-networking', '--remote-debugging-port=0', 'about:blank'];
-const DOMAINS = ['Page', 'Runtime', 'Log', 'Network'];
 const VIEWS = [{ width: 390 }, { width: 1280, scheme: 'dark' }, { width: 1280 }];
 const HOSTILE = '</script><img src=x onerror=alert(1)>';
 const LIMIT = { timeout: 60_000 };
-const ANSWER_MS = 20_000;
 let browser, folder, server;
 
 before(async () => {
   folder = await fs.mkdtemp(path.join(os.tmpdir(), 'tidemill-report-'));
-  [server, browser] = await Promise.all([start(), launched()]);
+  [server, browser] = await Promise.all([start(), launch(folder)]);
 }, LIMIT);
 after(async () => {
-  browser?.socket.terminate();
-  // The browser leads a group of its own, which ends as a whole.
-  if (browser) process.kill(-browser.process.pid, 'SIGKILL');
-  await Promise.all([browser?.ended, server?.stop()]);
+  await Promise.all([browser?.close(), server?.stop()]);
   await fs.rm(folder, { recursive: true, force: true, maxRetries: 9 });
 }, LIMIT);
-
-async function launched() {
-  const args = [`--user-data-dir=${path.join(folder, 'profile')}`, ...FLAGS];
-  const child = spawn(BROWSER, args, { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
-  const endpoint = await new Promise((resolve, reject) => {
-    let said = '';
-    child.on('error', reject);
-    child.on('exit', (code) => reject(new Error(`the browser left with ${code}: ${said}`)));
-    child.stderr.on('data', (chunk) => {
-      said += chunk;
-      const found = /DevTools listening on (ws:\S+)/.exec(said);
-      if (found) resolve(found[1]);
-    });
-  });
-  const socket = new WebSocket(endpoint);
-  const waiting = new Map();
-  const pages = new Map();
-  socket.on('message', (text) => {
-    const { id, method, params, sessionId, result, error } = JSON.parse(text);
-    if (id === undefined) pages.get(sessionId)?.hear(method, params);
-    else if (error) waiting.get(id).reject(new Error(error.message));
-    else waiting.get(id).resolve(result);
-  });
-  await once(socket, 'open');
-  let last = 0;
-  const ask = (method, params, sessionId) => new Promise((resolve, reject) => {
-    const late = setTimeout(() => reject(new Error(`no answer to ${method}`)), ANSWER_MS);
-    waiting.set(++last, { resolve: (result) => { clearTimeout(late); resolve(result); }, reject });
-    socket.send(JSON.stringify({ id: last, method, params, sessionId }));
-  });
-  return { process: child, ended: once(child, 'exit'), socket, pages, ask };
-}
-
-/** Opens a file, and waits until it is loaded. */
-async function open(file, { width, scheme = 'light' }) {
-  const { targetId } = await browser.ask('Target.createTarget', { url: 'about:blank' });
-  const attached = await browser.ask('Target.attachToTarget', { targetId, flatten: true });
-  const page = { complaints: [], requests: [] };
-  page.ask = (method, params = {}) => browser.ask(method, params, attached.sessionId);
-  const loaded = new Promise((resolve) => {
-    page.hear = (method, params) => {
-      const details = params.exceptionDetails;
-      const complaint = params.entry?.text ?? details?.exception?.description ?? details?.text
-        ?? (params.args && JSON.stringify(params.args));
-      if (complaint) page.complaints.push(complaint);
-      if (method === 'Network.requestWillBeSent') page.requests.push(params.request.url);
-      if (method === 'Page.javascriptDialogOpening') page.complaints.push(params.message);
-      if (method === 'Page.loadEventFired') resolve();
-    };
-  });
-  browser.pages.set(attached.sessionId, page);
-  page.value = async (expression) => {
-    const asked = { expression, returnByValue: true };
-    const { result, exceptionDetails } = await page.ask('Runtime.evaluate', asked);
-    assert.equal(exceptionDetails, undefined, expression);
-    return result.value;
-  };
-  page.texts = (selector) => page.value(
-    `[...document.querySelectorAll('${selector}')].map((found) => found.textContent).join('\\n')`);
-  for (const domain of DOMAINS) await page.ask(`${domain}.enable`);
-  const size = { width, height: 900, deviceScaleFactor: 1, mobile: width < 600 };
-  await page.ask('Emulation.setDeviceMetricsOverride', size);
-  const features = [{ name: 'prefers-color-scheme', value: scheme }];
-  await page.ask('Emulation.setEmulatedMedia', { features });
-  await page.ask('Page.navigate', { url: `file://${file}` });
-  await loaded;
-  return page;
-}
 
 /** Makes a run that ends with this code, and opens its report in all views. Gives the last. */
 async function report(code, mode, url, ...flags) {
@@ -112,7 +37,7 @@ async function report(code, mode, url, ...flags) {
   assert.equal(done.code ?? 0, code, `${done.stderr}${done.stdout}`);
   let page;
   for (const view of VIEWS) {
-    page = await open(file, view);
+    page = await open(browser, `file://${file}`, view);
     assert.deepEqual(page.complaints, []);
     assert.deepEqual(page.requests, [`file://${file}`]);
     const isWide = await page.value('document.documentElement.scrollWidth > innerWidth');

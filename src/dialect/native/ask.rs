@@ -168,9 +168,14 @@ impl Call<'_, '_> {
     /// An answer that the client could not take becomes an error: it may ask for less, or later.
     /// It is the only one that is being written.
     fn withdraw_if(&mut self, is_too_much: bool, id: u32) {
+        // It never fits, or not now.
+        let fault = match self.replies.len() > self.settings.waiting_bytes_max {
+            true => Fault::LimitExceeded,
+            false => Fault::TooManyRequests,
+        };
         if is_too_much {
             self.replies.truncate(0);
-            self.replies.fault(id, Fault::TooManyRequests);
+            self.replies.fault(id, fault);
         }
     }
 }

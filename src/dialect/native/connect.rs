@@ -1,6 +1,6 @@
 //! Who a client is: its first command, and new tokens before the old ones expire.
 
-use std::{borrow::Cow, collections::HashMap, mem};
+use std::{borrow::Cow, collections::HashMap, mem, sync::Arc};
 
 use super::{
     call::{Call, Flow},
@@ -40,7 +40,9 @@ impl Call<'_, '_> {
             }
         }
         self.state.is_connected = true;
-        self.state.info.clone_from(&grant.info);
+        if let Some(info) = &grant.info {
+            self.show(Some(info));
+        }
         self.expire_at(grant.expires);
         self.begin_pings();
         self.take_granted(id, grant, &request.subs)?;
@@ -152,8 +154,8 @@ impl Call<'_, '_> {
         };
         let grant = Grant::read(&claims).map_err(|Mismatch| Disconnect::INVALID_TOKEN)?;
         self.expire_at(grant.expires);
-        if grant.info.is_some() {
-            self.state.info = grant.info;
+        if let Some(info) = &grant.info {
+            self.show(Some(info));
         }
         let ttl = self.ttl(grant.expires);
         let client = self.peer.client_id().to_string();
@@ -191,17 +193,35 @@ impl Call<'_, '_> {
         self.peer.expire_at(end);
     }
 
-    /// What others are told about the client: an object of JSON.
-    pub fn client_info(&self, channel: &str) -> String {
-        let mut out = String::with_capacity(128);
+    /// What others are told about the client in a channel: an object of JSON.
+    pub fn client_info(&mut self, channel: &str) -> Arc<str> {
+        let shown = match &self.state.shown {
+            Some(shown) => Arc::clone(shown),
+            None => self.show(None),
+        };
+        let pass = self.state.pass(channel);
+        let Some(info) = pass.and_then(|pass| pass.info.as_deref()) else {
+            return shown;
+        };
+        let mut out = String::with_capacity(shown.len() + info.len() + 16);
+        out.push_str(&shown[..shown.len() - 1]);
+        out.push_str(",\"chan_info\":");
+        out.push_str(info);
+        out.push('}');
+        out.into()
+    }
+
+    /// Writes down what others are told about the client in every channel.
+    fn show(&mut self, info: Option<&str>) -> Arc<str> {
+        let mut out = String::with_capacity(96);
         let mut object = Object::begin(&mut out);
         object.string("user", self.user());
         object.string("client", &self.peer.client_id().to_string());
-        object.json("conn_info", self.state.info.as_deref());
-        let pass = self.state.pass(channel);
-        object.json("chan_info", pass.and_then(|pass| pass.info.as_deref()));
+        object.json("conn_info", info);
         object.end();
-        out
+        let shown = Arc::from(out);
+        self.state.shown = Some(Arc::clone(&shown));
+        shown
     }
 
     /// Appends the name and the result of a subscription to the reply that waits for it.

@@ -1,7 +1,7 @@
 //! What is remembered of one connection: little, and next to nothing while it is idle. What it is
 //! subscribed to the hub knows.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use super::token::{Grant, Mismatch, Pass};
 use crate::wheel::Tick;
@@ -25,8 +25,9 @@ pub struct State {
     tag: u32,
     /// When the first command must have come, or the next ping is due, or its pong. 0: never.
     pub(super) due: Tick,
-    /// What others are told about the connection, as JSON.
-    pub(super) info: Option<Box<str>>,
+    /// What others are told about the connection, as an object of JSON, once somebody is; all of
+    /// its subscriptions share it.
+    pub(super) shown: Option<Arc<str>>,
     /// What tokens say of subscriptions, those of which there is something to remember.
     pub(super) passes: Vec<Pass>,
     work: Option<Box<Work>>,

@@ -105,7 +105,8 @@ impl Call<'_, '_> {
     }
 
     pub fn check_name(&self, channel: &str) -> Result<(), Fault> {
-        let is_name = (1..=self.settings.channel_name_bytes_max).contains(&channel.len());
+        let is_name = (1..=self.settings.channel_name_bytes_max).contains(&channel.len())
+            && !channel.contains(char::is_control);
         is_name.then_some(()).ok_or(Fault::BadRequest)
     }
 
@@ -142,13 +143,14 @@ impl Call<'_, '_> {
         let is_recoverable = keeps && (wish.is_recoverable || forces_recovery);
         let is_positioned = keeps && (wish.is_positioned || forces_positioning) || is_recoverable;
         let is_member = options.presence || options.join_leave;
-        let member = is_member.then(|| {
-            Arc::new(Member {
+        let member = match is_member {
+            true => Some(Arc::new(Member {
+                info: self.client_info(channel),
                 client: self.peer.id(),
                 user: self.user().into(),
-                info: self.client_info(channel).into(),
-            })
-        });
+            })),
+            false => None,
+        };
         let by_server = wish.by != By::Client;
         let wanted = Wanted {
             channel: channel.into(),

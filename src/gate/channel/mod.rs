@@ -92,6 +92,12 @@ pub enum Denied {
 }
 
 impl Namespaces {
+    /// Whether it is kept who is subscribed to this channel.
+    pub fn keeps_presence(&self, channel: &str) -> bool {
+        let namespace = self.of(channel);
+        namespace.is_some_and(|namespace| namespace.presence || Kind::of(channel) == Kind::Presence)
+    }
+
     /// Whether the asker may do this with the channel.
     pub fn permit(&self, asker: &Asker<'_>, action: Action, channel: &str) -> Result<(), Denied> {
         // Names with control characters are left for channels of our own.
@@ -111,7 +117,7 @@ impl Namespaces {
         }
         let is_kept = match action {
             Action::Subscribe | Action::Publish => true,
-            Action::Presence => namespace.presence || kind == Kind::Presence,
+            Action::Presence => self.keeps_presence(channel),
             Action::History => namespace.keeps_history(),
         };
         if !is_kept {

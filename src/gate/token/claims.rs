@@ -72,6 +72,17 @@ impl Claims {
         Ok(())
     }
 
+    /// Whether they are those of a connection.
+    ///
+    /// # Errors
+    /// `Purpose`: they are for one channel. Who was given such a token was given no more.
+    pub fn for_connection(self) -> Result<Self, TokenError> {
+        match self.payload.contains_key("channel") {
+            true => Err(TokenError::Purpose),
+            false => Ok(self),
+        }
+    }
+
     /// The second from which they are refused as expired.
     pub(super) fn ends(&self, leeway_seconds: u64) -> Option<i64> {
         let expires = self.expires?;

@@ -83,6 +83,9 @@ pub enum TokenError {
     /// `aud` is missing or names none of those expected.
     #[error("the token's audience is not accepted")]
     Audience,
+    /// It has the claim `channel`: it proves the right to one channel, and no more.
+    #[error("the token is for a channel, not for a connection")]
+    Purpose,
     /// Called back before it expired.
     #[error("the token is revoked")]
     Revoked,
