@@ -189,7 +189,11 @@ impl Handler for Router {
                 let state = &mut self.native_states[index as usize];
                 self.native.command(peer, command, state)
             }
-            State::Welcome | State::Echo | State::Raw(_) => {
+            State::Raw(index) => {
+                self.raw_states[index as usize].obey(peer, command);
+                Ok(())
+            }
+            State::Welcome | State::Echo => {
                 peer.obey(command);
                 Ok(())
             }
@@ -225,6 +229,13 @@ impl Handler for Router {
         match dialect {
             NATIVE => self.native.encode(publication, channel),
             _ => raw::encode(publication),
+        }
+    }
+
+    fn hears(&self, state: &State) -> bool {
+        match *state {
+            State::Welcome | State::Echo | State::Raw(_) => true,
+            State::Native(index) => self.native_states[index as usize].is_connected(),
         }
     }
 

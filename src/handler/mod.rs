@@ -174,6 +174,13 @@ pub trait Handler: Sized {
         is_message.then(|| Frame::new(publication.message()))
     }
 
+    /// Whether a connection is to get what is sent to it, to its user or to everybody without a
+    /// channel. Not before it has said who it is, where a dialect asks for that first.
+    fn hears(&self, state: &Self::State) -> bool {
+        let _ = state;
+        true
+    }
+
     /// With what code and reason a dialect says that the server ends a connection by itself;
     /// `None`: as RFC 6455 has it.
     fn farewell(&self, dialect: usize, ending: Ending) -> Option<(CloseCode, &'static str)> {

@@ -7,6 +7,9 @@ use super::{Mail, MailBytes};
 /// Mails that a queue has room for even when it is empty. What a great rush needed is given back.
 const KEPT_MAX: usize = 4096;
 
+/// Mails that there is always room for.
+const MAILS_KEPT: usize = 4096;
+
 /// A reactor's outgoing mail, to others and to itself, in order.
 #[derive(Debug)]
 pub struct Post<A> {
@@ -45,6 +48,16 @@ impl<A> Post<A> {
                 self.outgoing.shrink_to(KEPT_MAX);
             }
             self.outgoing.push((to, mail));
+        }
+    }
+
+    /// Gives back what many who left at once have needed.
+    pub fn shrink(&mut self) {
+        if self.own.capacity() > MAILS_KEPT {
+            self.own.shrink_to(MAILS_KEPT);
+        }
+        if self.outgoing.capacity() > MAILS_KEPT {
+            self.outgoing.shrink_to(MAILS_KEPT);
         }
     }
 

@@ -299,7 +299,11 @@ impl<A: Address> Share<A> {
 
     /// The next mail of this reactor to itself.
     pub fn take_own(&mut self) -> Option<Mail<A>> {
-        self.post.own.pop_front()
+        let mail = self.post.own.pop_front();
+        if mail.is_none() {
+            self.post.shrink();
+        }
+        mail
     }
 
     /// Whether there is something to do: own mail, or a delivery.

@@ -54,6 +54,11 @@ impl<Q, F: Flag, W: Waker> Handover<Q, F, W> {
         Q: Queue<T>,
     {
         self.queue.push(mail);
+        self.notify()
+    }
+
+    /// Wakes the receiver for what this thread has pushed.
+    pub fn notify(&self) -> io::Result<()> {
         if self.awake.swap(true, Release) {
             return Ok(());
         }

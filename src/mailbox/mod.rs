@@ -66,11 +66,26 @@ impl<T> Mailbox<T> {
 impl<T> Sender<T> {
     /// Hands `mail` over. In order for one sender.
     pub fn send(&self, mail: T) {
-        // An eventfd's counter cannot overflow here: one write a batch. Should the write fail all
-        // the same, the reactor finds the mail in its next turn, for which the next mail wakes it.
-        if let Err(error) = self.shared.send(mail) {
-            log::debug!("cannot wake a reactor error=\"{error}\"");
-        }
+        note(self.shared.send(mail));
+    }
+
+    /// Puts `mail` down without waking anybody: [`Sender::notify`] must follow. What is put down
+    /// before it is found together.
+    pub fn put(&self, mail: T) {
+        self.shared.queue.push(mail);
+    }
+
+    /// Wakes the receiver for what this thread has put down.
+    pub fn notify(&self) {
+        note(self.shared.notify());
+    }
+}
+
+fn note(woken: io::Result<()>) {
+    // An eventfd's counter cannot overflow here: one write a batch. Should the write fail all the
+    // same, the reactor finds the mail in its next turn, for which the next mail wakes it.
+    if let Err(error) = woken {
+        log::debug!("cannot wake a reactor error=\"{error}\"");
     }
 }
 

@@ -128,8 +128,16 @@ impl<H: Handler> Core<H> {
     }
 
     fn post_all(&mut self) {
+        // All of it is put down before anybody is woken: what was published together is found, and
+        // delivered, together.
         for (to, mail) in self.hub.take_outgoing() {
-            self.reactors[usize::from(to)].send(Mail::Hub(mail));
+            self.reactors[usize::from(to)].put(Mail::Hub(mail));
+            if !self.outbound.posted.contains(&to) {
+                self.outbound.posted.push(to);
+            }
+        }
+        for to in self.outbound.posted.drain(..) {
+            self.reactors[usize::from(to)].notify();
         }
         for order in self.outbound.orders.drain(..) {
             match &order {

@@ -8,7 +8,7 @@ use super::{Core, Reactor};
 use crate::{
     connection::{Connection, Stage},
     handler::{ConnId, Handler},
-    hub::{Delivery, Seat},
+    hub::{self, Delivery, Seat},
     metrics::Operation,
     protocol::session::State,
     slots::Key,
@@ -16,7 +16,7 @@ use crate::{
 
 /// Subscribers served in one turn. A send costs some microseconds, and everybody else waits so
 /// long; a turn of its own costs a hundredth of that.
-const DELIVERIES_PER_TURN_MAX: usize = 128;
+const DELIVERIES_PER_TURN_MAX: usize = 64;
 
 /// What one subscriber gets of one channel.
 #[derive(Debug)]
@@ -99,13 +99,19 @@ impl<H: Handler> Core<H> {
             }
             return;
         }
-        let link = &mut connection.link;
+        let Connection { link, state } = connection;
         let is_open = matches!(&link.stage, Stage::Open(session) if session.state() == State::Open);
         if !is_open {
             return;
         }
+        let state = state.as_ref();
         let count = delivery.batch.count_for(seat) as u64;
         if count == 0 {
+            return;
+        }
+        if hub::is_reserved(&delivery.channel)
+            && !state.is_some_and(|state| self.handler.hears(state))
+        {
             return;
         }
         if delivery.drops_slow && link.waiting_bytes() >= self.settings.outbox_bytes_soft {
@@ -123,10 +129,7 @@ impl<H: Handler> Core<H> {
         self.block.deliveries.add(count);
         self.block.messages_sent.add(count);
         if self.held.holds(key.slot) {
-            if self.held.push(key.slot, frames) > self.settings.outbox_bytes_soft {
-                self.drop_slow(key, connection);
-            }
-            return;
+            return self.hold(frames, key, connection);
         }
         if gathers {
             return self.outbound.pieces.push(Piece { key, frames });
@@ -134,6 +137,13 @@ impl<H: Handler> Core<H> {
         self.block.bytes_sent.add(frames.len() as u64);
         if let Err(error) = link.send_shared(&frames, self.cork.seal()) {
             self.lost(key, connection, Operation::Send, &error);
+        }
+    }
+
+    /// Keeps what a connection is not to hear yet.
+    pub(super) fn hold(&mut self, frames: Bytes, key: Key, connection: &mut Connection<H::State>) {
+        if self.held.push(key.slot, frames) > self.settings.outbox_bytes_soft {
+            self.drop_slow(key, connection);
         }
     }
 

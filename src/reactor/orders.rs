@@ -23,6 +23,8 @@ pub struct Outbound {
     /// What requests have asked for, to be posted.
     pub orders: Vec<Order>,
     pub broadcasts: VecDeque<Broadcast>,
+    /// Reactors to be woken for what was posted.
+    pub posted: Vec<u16>,
     /// What is to be sent at the end of a delivery.
     pub pieces: Vec<Piece>,
     /// The connection whose words about what it was told are in the cork.
@@ -169,13 +171,19 @@ impl<H: Handler> Core<H> {
         key: Key,
         connection: &mut Connection<H::State>,
     ) {
-        let link = &mut connection.link;
+        let Connection { link, state } = connection;
         let is_open = matches!(&link.stage, Stage::Open(session) if session.state() == State::Open);
-        let (Some(frame), true) = (frame, is_open) else {
+        let hears = state
+            .as_ref()
+            .is_some_and(|state| self.handler.hears(state));
+        let (Some(frame), true) = (frame, is_open && hears) else {
             return;
         };
         let bytes = frame.as_bytes();
         self.block.messages_sent.add(1);
+        if self.held.holds(key.slot) {
+            return self.hold(bytes.clone(), key, connection);
+        }
         self.block.bytes_sent.add(bytes.len() as u64);
         if let Err(error) = link.send_shared(bytes, self.cork.seal()) {
             self.lost(key, connection, Operation::Send, &error);

@@ -215,7 +215,7 @@ fn several_addresses_speak_it() {
         .start();
     let mut found = 0;
     for line in server.banner.lines() {
-        let Some((_, address)) = line.split_once("wss://") else {
+        let Some((_, address)) = line.split_once("websocket    wss://") else {
             continue;
         };
         let address = address.split_whitespace().next().unwrap();

@@ -134,6 +134,11 @@ pub const PENDING_MAX: usize = 256;
 pub const HEAVY_MAX: usize = 4;
 
 impl State {
+    /// Whether the client has said who it is.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// Makes room for a question; its tag is never 0.
     pub fn ask(&mut self, id: u32, wish: Wish) -> u32 {
         self.tag = self.tag.wrapping_add(1).max(1);

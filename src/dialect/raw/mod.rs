@@ -17,9 +17,9 @@ use crate::{
     config::Config,
     gate::channel::{Action, Asker, Denied, Via},
     handler::{
-        Answer, Caller, Channel, CloseCode, ConnId, Failure, Frame, Heard, Incoming, KeyCheck,
-        Kind, Message, Options, Payload, Peer, Publication, Publish, PublishError, Reason, Refusal,
-        Reply, ReplyKind, Response, Subscribe,
+        Answer, Caller, Channel, CloseCode, Command, ConnId, Failure, Frame, Heard, Incoming,
+        KeyCheck, Kind, Message, Options, Payload, Peer, Publication, Publish, PublishError,
+        Reason, Refusal, Reply, ReplyKind, Response, Subscribe,
     },
 };
 
@@ -43,6 +43,16 @@ pub struct State {
     waits_for_room: bool,
     /// Not there while there is nothing in it.
     backlog: Option<Box<Backlog>>,
+}
+
+impl State {
+    /// Does what a server asks. Whose only channel was taken away has nothing to do here any more.
+    pub fn obey(&self, peer: &mut Peer<'_>, command: &Command) {
+        peer.obey(command);
+        if !peer.is_subscribed(&self.channel) {
+            peer.close(CloseCode::Policy, "unsubscribed by the server");
+        }
+    }
 }
 
 /// A subscriber's frame: the payload and nothing else, whoever it is from.

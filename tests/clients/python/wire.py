@@ -6,6 +6,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import socket
 import struct
 import time
@@ -47,10 +48,10 @@ class Closed(Exception):
         self.code, self.reason = code, reason
 
 
-class Socket:
-    """A connection; `status` tells what became of its upgrade, `body` why it was refused."""
+class Line:
+    """A TCP connection on which nothing has been said."""
 
-    def __init__(self, server, path, receive_buffer=None, headers=()):
+    def __init__(self, server, receive_buffer=None):
         self.tcp = socket.socket()
         self.tcp.settimeout(PATIENCE_S)
         if receive_buffer:
@@ -58,17 +59,6 @@ class Socket:
         self.tcp.connect(("127.0.0.1", server.port))
         self.tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.past = bytearray()
-        lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Upgrade: websocket",
-                 "Connection: Upgrade", "Sec-WebSocket-Version: 13",
-                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *headers, "", ""]
-        self.tcp.sendall("\r\n".join(lines).encode())
-        head = self._until(b"\r\n\r\n").decode()
-        self.status = int(head.split()[1])
-        self.body = b""
-        if self.status != 101:
-            size = [line for line in head.lower().split("\r\n") if "content-length:" in line]
-            self.body = self._take(int(size[0].split(":")[1]) if size else 0)
-            self.tcp.close()
 
     def __enter__(self):
         return self
@@ -76,15 +66,53 @@ class Socket:
     def __exit__(self, *failure):
         self.tcp.close()
 
-    def send(self, payload, kind=TEXT):
-        self.write(frame(payload, kind))
-
     def write(self, data: bytes):
         """Sends bytes as they are. That the server may have gone is seen when reading."""
         try:
             self.tcp.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass
+
+    def response(self) -> tuple[int, bytes]:
+        """Status and body of the next answer to a plain request."""
+        head = self._until(b"\r\n\r\n").decode()
+        size = re.search(r"(?i)\r\ncontent-length: *(\d+)", head)
+        return int(head.split()[1]), self._take(int(size[1]) if size else 0)
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self.past:
+            self._more()
+        return self._take(self.past.index(mark) + len(mark))
+
+    def _take(self, size: int) -> bytes:
+        while len(self.past) < size:
+            self._more()
+        taken = bytes(self.past[:size])
+        del self.past[:size]
+        return taken
+
+    def _more(self):
+        chunk = self.tcp.recv(1 << 16)
+        if not chunk:
+            raise ConnectionResetError
+        self.past += chunk
+
+
+class Socket(Line):
+    """A connection; `status` tells what became of its upgrade, `body` why it was refused."""
+
+    def __init__(self, server, path, receive_buffer=None, headers=()):
+        super().__init__(server, receive_buffer)
+        lines = [f"GET {path} HTTP/1.1", "Host: localhost", "Upgrade: websocket",
+                 "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+                 "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", *headers, "", ""]
+        self.tcp.sendall("\r\n".join(lines).encode())
+        self.status, self.body = self.response()
+        if self.status != 101:
+            self.tcp.close()
+
+    def send(self, payload, kind=TEXT):
+        self.write(frame(payload, kind))
 
     def receive(self) -> tuple[int, bytes]:
         """The next frame, pings too. `Closed` if there is none any more."""
@@ -124,31 +152,14 @@ class Socket:
         """How the server closes, whatever it says before."""
         try:
             while True:
-                self.receive()
+                self.message()
         except Closed as closed:
             return closed
 
-    def _until(self, mark: bytes) -> bytes:
-        while mark not in self.past:
-            self._more()
-        return self._take(self.past.index(mark) + len(mark))
-
-    def _take(self, size: int) -> bytes:
-        while len(self.past) < size:
-            self._more()
-        taken = bytes(self.past[:size])
-        del self.past[:size]
-        return taken
-
-    def _more(self):
-        chunk = self.tcp.recv(1 << 16)
-        if not chunk:
-            raise ConnectionResetError
-        self.past += chunk
-
 
 class Native(Socket):
-    """A client of the native protocol. What is no answer waits in `pushes`, strictly parsed."""
+    """A client of the native protocol. What is not asked for at once waits in `pushes`
+    and, by its id, in `answers`."""
 
     def __init__(self, server, credential=None, receive_buffer=None, connects=True):
         super().__init__(server, NATIVE, receive_buffer)
@@ -156,10 +167,12 @@ class Native(Socket):
         self.ids = itertools.count(1)
         self.lines = deque()
         self.pushes = []
+        self.answers = {}
         if connects:
             answer = self.ask("connect", **({"token": credential} if credential else {}))
             assert "connect" in answer, answer
             self.client = answer["connect"]["client"]
+            self.channels = list(answer["connect"].get("subs", {}))
 
     def line(self) -> dict:
         """The next line. Every one is a JSON object of its own, in a text message."""
@@ -175,14 +188,17 @@ class Native(Socket):
         return number
 
     def answer(self, number) -> dict:
-        while True:
-            line = self.line()
-            if line.get("id") == number:
-                return line
-            if not line:
-                self.send("{}")
-            else:
-                self.pushes.append(line["push"])
+        while number not in self.answers:
+            self.sort(self.line())
+        return self.answers.pop(number)
+
+    def sort(self, line):
+        if "id" in line:
+            self.answers[line["id"]] = line
+        elif line:
+            self.pushes.append(line["push"])
+        else:
+            self.send("{}")
 
     def ask(self, method, **fields) -> dict:
         return self.answer(self.command(method, **fields))
@@ -195,21 +211,27 @@ class Native(Socket):
             assert answer["error"]["message"], answer
         return answer.get("error", {}).get("code", 0)
 
+    def next_push(self) -> dict:
+        """The oldest push that has not been looked at."""
+        while not self.pushes:
+            self.sort(self.line())
+        return self.pushes.pop(0)
+
+    def push(self, kind, channel=None) -> dict:
+        """What the next push of this kind, about this channel, says. Those before are let go."""
+        while True:
+            push = self.next_push()
+            if kind in push and channel in (None, push.get("channel")):
+                return push[kind]
+
     def publications(self, until) -> list:
         """(channel, data) of the publications up to the one whose data is `until`."""
         heard = []
-        while True:
-            while self.pushes:
-                push = self.pushes.pop(0)
-                if "pub" in push:
-                    heard.append((push["channel"], push["pub"]["data"]))
-                    if heard[-1][1] == until:
-                        return heard
-            line = self.line()
-            if line:
-                self.pushes.append(line["push"])
-            else:
-                self.send("{}")
+        while not heard or heard[-1][1] != until:
+            push = self.next_push()
+            if "pub" in push:
+                heard.append((push["channel"], push["pub"]["data"]))
+        return heard
 
 
 def strict(line: str) -> dict:
