@@ -217,10 +217,13 @@ impl Wire {
         assert_eq!((frame.opcode, &*found), (TEXT, text));
     }
 
-    /// The next frame is a Close with this code; gives its reason.
+    /// The next frame is a Close with this code, unless pings were on their way; gives its reason.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> String {
-        let frame = self.frame();
+        let mut frame = self.frame();
+        while frame.opcode == PING {
+            frame = self.frame();
+        }
         assert_eq!(frame.opcode, CLOSE, "{frame:?}");
         let (found, reason) = frame.payload.split_at(2);
         assert_eq!(u16::from_be_bytes([found[0], found[1]]), code, "{frame:?}");
