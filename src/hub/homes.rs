@@ -34,6 +34,8 @@ pub struct Homes<A> {
     limits: Limits,
     /// Channels with subscribers, the reserved ones apart.
     followed: usize,
+    /// Messages refused since it was last asked for.
+    refused: u64,
 }
 
 impl<A: Address> Homes<A> {
@@ -46,12 +48,18 @@ impl<A: Address> Homes<A> {
             epochs: Epochs::new(seed),
             limits,
             followed: 0,
+            refused: 0,
         }
     }
 
     /// Channels with subscribers, the reserved ones apart.
     pub fn followed(&self) -> usize {
         self.followed
+    }
+
+    /// How many messages were refused since the last call.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
     }
 
     /// What all that is kept costs, in bytes.
@@ -160,6 +168,7 @@ impl<A: Address> Homes<A> {
         let (answer, is_published) = if let Some(position) = before {
             (Answer::Published(position), false)
         } else if self.is_refused(&draft, post) {
+            self.refused += 1;
             (Answer::Busy, false)
         } else {
             let position = self.order(draft, now, post);

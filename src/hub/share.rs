@@ -208,6 +208,8 @@ impl<A: Address> Share<A> {
                 if self.homes.publish(*draft, now, &mut self.post) {
                     self.block.publications[dialect].add(1);
                 }
+                let refused = self.homes.take_refused();
+                self.block.publications_refused.add(refused);
             }
             Mail::Ask(inquiry) => self.homes.ask(inquiry, now, &mut self.post),
             Mail::Subscribed {
@@ -356,6 +358,7 @@ impl<A: Address> Share<A> {
         }
         let home = self.home_of(channel);
         if !self.post.admits(home) {
+            self.block.publications_refused.add(1);
             return Err(PublishError::Busy);
         }
         Ok(home)

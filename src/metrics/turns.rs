@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::{Block, Counter, Page, sample};
+use super::{
+    Block, Counter,
+    page::{Page, sample},
+};
 
 /// Upper bounds of the published histogram, in microseconds.
 const BOUNDS_US: [u64; 10] = [

@@ -115,6 +115,7 @@ impl<H: Handler> Core<H> {
             return;
         }
         if delivery.drops_slow && link.waiting_bytes() >= self.settings.outbox_bytes_soft {
+            self.block.gaps.add(1);
             return self.hub.miss(seat);
         }
         let (handler, dialect) = (&mut self.handler, link.dialect);
